@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""R1RewardJob: one reasoning reward model, from preference data to an evaluated model."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from r1reward_api.base import MUTABLE, OPERATIONAL, ApiModel, DnsName, ObjectUri, Rule
+from r1reward_api.constants import API_VERSION, Role
+from r1reward_api.resource.common import (
+    EnvVar,
+    FreeObject,
+    HttpUrl,
+    Image,
+    Labels,
+    LocalSecretRef,
+    ResourceRequirements,
+    SecretKeyRef,
+    Toleration,
+)
+from r1reward_api.resource.status import R1RewardJobStatus
+from r1reward_api.resource.training import Replicas, RlSpec, Seed, SftSpec
+
+ModelUri = Annotated[
+    str,
+    Field(max_length=1024, pattern=r"^(hf|s3|pvc)://.+$"),
+    Rule(
+        "self.matches('^(hf|s3|pvc)://.+$')",
+        "must be hf://organisation/name, s3://bucket/prefix or pvc://claim/path",
+    ),
+]
+
+
+class RuntimeRef(ApiModel):
+    """The platform team's template for this job's pods."""
+
+    kind: Literal["R1RewardRuntime", "ClusterR1RewardRuntime"] = "ClusterR1RewardRuntime"
+    """R1RewardRuntime is looked up in the job's namespace."""
+    name: DnsName
+    """Name of the runtime."""
+
+
+class ModelSpec(ApiModel):
+    """The base vision-language model."""
+
+    uri: ModelUri
+    """hf://organisation/name, s3://bucket/prefix (a safetensors folder) or pvc://claim/path."""
+    revision: Annotated[str, Field(max_length=253)] | None = None
+    """Commit or tag for hf://; resolved to a commit by prepare."""
+    token_secret_ref: Annotated[SecretKeyRef, OPERATIONAL] | None = None
+    """Hugging Face token for gated models."""
+
+
+class StorageSpec(ApiModel):
+    """Where the artifacts go."""
+
+    uri: ObjectUri
+    """s3://bucket/prefix, shared by the namespace's jobs: equal stages are computed once."""
+    secret_ref: Annotated[LocalSecretRef, OPERATIONAL] | None = None
+    """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION and
+    optionally ca.crt."""
+    service_account_name: Annotated[DnsName, OPERATIONAL] | None = None
+    """Workload identity instead of a Secret: the service account of the pods that use storage."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.secretRef) != has(self.serviceAccountName)",
+            "give exactly one of secretRef and serviceAccountName (workload identity)",
+        ),
+    )
+
+
+class PreferenceSource(ApiModel):
+    """Preference data."""
+
+    uri: ObjectUri
+    """s3://bucket/prefix/*.parquet or *.jsonl; `*` matches within a folder."""
+
+
+class Holdout(ApiModel):
+    """Rows kept back for evaluation."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Share of the images whose rows are held out. Rows that share an image stay together."""
+    seed: Seed = 0
+    """Chooses which images."""
+
+
+class DataSpec(ApiModel):
+    """The preference data."""
+
+    preferences: Annotated[list[PreferenceSource], Field(min_length=1, max_length=64)]
+    """Where the rows lie."""
+    holdout: Holdout = Holdout()
+    """Rows kept back for evaluation."""
+    max_rows: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    """Reads only the first rows."""
+    max_bad_rows: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    """Bad rows are quarantined; more than this many fail the job."""
+    seed: Seed = 0
+    """Balances which answer stands first."""
+    prompt_template: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=16384),
+            Rule(
+                "self.contains('{question}') && self.contains('{answer1}') && "
+                "self.contains('{answer2}')",
+                "must contain {question}, {answer1} and {answer2}",
+            ),
+        ]
+        | None
+    ) = None
+    """Replaces the paper's prompt. Slots: {question}, {answer1}, {answer2}."""
+    min_pixels: Annotated[int, Field(ge=784, le=16_777_216)] = 3136
+    """Smaller images are enlarged to this many pixels."""
+    max_pixels: Annotated[int, Field(ge=784, le=16_777_216)] = 501_760
+    """Larger images are reduced to this many pixels."""
+    max_prompt_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = 20_480
+    """Rows with a longer prompt are bad rows."""
+
+
+class Teacher(ApiModel):
+    """An OpenAI-compatible chat service that sees images."""
+
+    base_url: HttpUrl
+    """Base URL, ending in /v1."""
+    model: Annotated[str, Field(min_length=1, max_length=253)]
+    """Model name."""
+    api_key_secret_ref: Annotated[SecretKeyRef, OPERATIONAL] | None = None
+    """API key."""
+    max_concurrency: Annotated[int, Field(ge=1, le=4096), OPERATIONAL] = 32
+    """Requests in flight."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600), OPERATIONAL] = 120
+    """Deadline of one request."""
+    max_tokens: Annotated[int, Field(ge=1, le=65536)] = 1024
+    """Longest answer."""
+
+
+class AnnotateSpec(ApiModel):
+    """Chains of thought from a teacher (paper, section 3.2)."""
+
+    teacher: Teacher
+    """Who is asked."""
+    max_attempts: Annotated[int, Field(ge=1, le=16)] = 3
+    """A row is asked again until the verdict is right, at most this often."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Temperature of the first attempt."""
+    retry_temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """Temperature of later attempts; at 0 they would repeat the first."""
+    max_rows: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    """Asks for only this many rows, chosen by seed, whole images at a time."""
+    seed: Seed = 0
+    """Chooses the rows of maxRows and seeds the teacher's sampling."""
+
+
+class EvaluateSpec(ApiModel):
+    """Evaluation on the held-out rows: base, SFT and RL weights in turn, both answer orders."""
+
+    votes: Annotated[list[Annotated[int, Field(ge=1, le=999)]], Field(max_length=8)] = [1, 5]
+    """Voting@K and any@K for each K; 1 is the greedy answer."""
+    max_rows: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """Uses only this many held-out rows."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=65536)] = 4096
+    """Longest answer, in tokens."""
+    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """Temperature of the votes."""
+    models: Annotated[list[Literal["Base", "SFT", "RL"]], Field(min_length=1, max_length=3)] = [
+        "Base",
+        "SFT",
+        "RL",
+    ]
+    """Which weights are evaluated; those of stages that did not run are left out."""
+    bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    """Resamples behind the confidence intervals."""
+    seed: Seed = 0
+    """Seed of the votes and of the bootstrap."""
+    rollout_replicas: Annotated[Replicas, OPERATIONAL, MUTABLE] = 1
+    """vLLM servers."""
+
+
+class Policy(ApiModel):
+    """Deadlines, retries and retention. May change at any time."""
+
+    backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
+    """Failures of a stage's own program before the job fails. Evictions, lost nodes and other
+    faults of the infrastructure are not counted."""
+    infrastructure_limit: Annotated[int, Field(ge=0, le=1000)] = 20
+    """Attempts of a stage lost to infrastructure before the job fails."""
+    start_deadline_seconds: Annotated[int, Field(ge=10, le=604_800)] = 1800
+    """How long a stage may hold services without its worker running before it lets go and
+    retries."""
+    active_deadline_seconds: Annotated[int, Field(ge=10, le=31_536_000)] | None = None
+    """How long a stage's attempt may run."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
+    """Deletes the finished R1RewardJob after this long; what lies in S3 stays."""
+
+
+class RoleOverride(ApiModel):
+    """What a job may change of a role's pod template, where the runtime allows it."""
+
+    resources: ResourceRequirements | None = None
+    """Container resources."""
+    node_selector: Labels | None = None
+    """Node labels to match."""
+    tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = None
+    """Taints to tolerate."""
+    env: Annotated[list[EnvVar], Field(max_length=64)] | None = None
+    """Plain environment variables."""
+
+
+class Overrides(ApiModel):
+    """What a job may change of its runtime, where the runtime allows it."""
+
+    trainer_image: Image | None = None
+    """Image of prepare, annotate, trainer, verifier and evaluate."""
+    rollout_image: Image | None = None
+    """Image of rollout and judge."""
+    roles: Annotated[dict[Role, RoleOverride], Field(max_length=7)] = {}
+    """By role."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.roles) || self.roles.all(r, r in " + str([r.value for r in Role]) + ")",
+            "roles are: " + ", ".join(Role),
+        ),
+    )
+
+
+class R1RewardJobSpec(ApiModel):
+    """What to train and how."""
+
+    runtime_ref: RuntimeRef
+    """The platform team's template."""
+    model: ModelSpec
+    """The base model."""
+    storage: Annotated[StorageSpec, OPERATIONAL]
+    """Where artifacts go."""
+    data: DataSpec
+    """The preference data."""
+    annotate: AnnotateSpec | None = None
+    """Chains of thought from a teacher; leave out to bring your own or to skip SFT."""
+    sft: SftSpec | None = None
+    """Cold start; leave out to start RL from the base model."""
+    rl: RlSpec | None = None
+    """Reinforcement learning; leave out to stop after SFT."""
+    evaluate: EvaluateSpec = EvaluateSpec()
+    """Evaluation."""
+    policy: Annotated[Policy, OPERATIONAL, MUTABLE] = Policy()
+    """Deadlines, retries and retention."""
+    overrides: Annotated[Overrides, OPERATIONAL] = Overrides()
+    """Changes to the runtime, where it allows them."""
+    queue_name: Annotated[DnsName, OPERATIONAL] | None = None
+    """Kueue LocalQueue, put as a label on the job's workloads."""
+    suspend: Annotated[bool, OPERATIONAL, MUTABLE] = False
+    """True stops the running stage, keeps its checkpoints and frees its pods."""
+    rerun: Annotated[
+        int,
+        Field(ge=0, le=1_000_000),
+        OPERATIONAL,
+        MUTABLE,
+        Rule("self >= oldSelf", "rerun may only grow: raise it to start a failed job again"),
+    ] = 0
+    """Raise it to start a failed job again."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.sft) || has(self.annotate) || has(self.sft.chains)",
+            "sft needs chains of thought: add an annotate section, or give sft.chains",
+        ),
+        Rule(
+            "!has(self.rl) || self.rl.rows != 'Hard' || has(self.annotate)",
+            "rl.rows Hard needs annotate to know the difficulty: add annotate or set rl.rows: All",
+        ),
+    )
+
+
+class R1RewardJob(ApiModel):
+    """Trains a reasoning reward model: prepare, annotate, SFT, RL, evaluate."""
+
+    api_version: Literal["r1reward.dev/v1alpha1"] = API_VERSION
+    """The API version."""
+    kind: Literal["R1RewardJob"] = "R1RewardJob"
+    """The kind."""
+    metadata: FreeObject
+    """Name of at most 40 characters: letters, digits and -, beginning with a letter."""
+    spec: R1RewardJobSpec
+    """What to train and how."""
+    status: R1RewardJobStatus = R1RewardJobStatus()
+    """What was observed. Written by the operator."""
