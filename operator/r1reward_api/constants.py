@@ -28,7 +28,7 @@ ROLLOUT_PORT = 8000
 VERIFIER_PORT = 8080
 JUDGE_PORT = 8000
 RENDEZVOUS_PORT = 23456
-PROGRESS_PORT = 8443
+PROGRESS_PORT = 8082
 
 PROGRESS_AUDIENCE = "progress.r1reward.dev"
 """Audience of the projected service-account token with which pods push progress."""

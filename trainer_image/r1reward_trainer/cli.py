@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`r1 <verb>`: the entry point of every container of the trainer image."""
+
+import argparse
+import importlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from r1reward_api.constants import ExitCode, Stage
+from r1reward_api.reasons import Reason
+from r1reward_api.wire.runconfig import RunConfig
+from r1reward_api.wire.termination import FailureClass, Termination
+from r1reward_trainer.context import StageContext
+from r1reward_trainer.environment import Environment
+from r1reward_trainer.outcome import Interrupted, Outcome, StageError, brief_outputs
+from r1reward_trainer.progress import ProgressReporter
+from r1reward_trainer.storage.s3 import Store
+
+logger = logging.getLogger("r1")
+
+StageFunction = Callable[[RunConfig, StageContext], Outcome]
+
+
+def main() -> None:
+    """Runs one verb and exits with its code."""
+    parser = argparse.ArgumentParser(prog="r1", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for stage in Stage:
+        verbs.add_parser(stage.value, help=f"run the {stage.value} stage of $R1_RUN_CONFIG")
+    verbs.add_parser("verifier", help="serve rewards")
+    verbs.add_parser("fetch-model", help="download the run's starting model into $R1_MODELS")
+    arguments = parser.parse_args()
+
+    logging.basicConfig(
+        level=os.environ.get("R1_LOG_LEVEL", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    environment = Environment.from_env()
+    match arguments.verb:
+        case "verifier":
+            from r1reward_trainer.verifier.serve import serve
+
+            code = _guard(lambda: serve(environment))
+        case "fetch-model":
+            from r1reward_trainer.stages.fetch_model import fetch_model
+
+            code = _guard(lambda: fetch_model(environment))
+        case stage:
+            code = run_stage(Stage(stage), environment)
+    sys.exit(code)
+
+
+def _guard(service: Callable[[], None]) -> int:
+    """Runs a service; its errors end in one readable line and an exit code."""
+    try:
+        service()
+    except StageError as error:
+        logger.error("%s: %s", error.reason, error.message)
+        return error.exit_code
+    return ExitCode.SUCCESS
+
+
+def run_stage(stage: Stage, environment: Environment) -> int:
+    """Runs a stage, writes the termination message and returns the exit code.
+
+    Every process of a stage comes through here; the first of each pod writes.
+    """
+    config: RunConfig | None = None
+    try:
+        config = environment.load_config()
+        if config.stage != stage:
+            raise StageError(
+                Reason.INVALID_SPEC, f"asked to run {stage}, but configured for {config.stage}"
+            )
+        outcome = _run(config, environment)
+        message = _success(config, outcome)
+        code = ExitCode.SUCCESS
+    except Interrupted as error:
+        message = _failure(stage, config, error).model_copy(
+            update={"outcome": "Interrupted", "step": error.step}
+        )
+        code = error.exit_code
+    except StageError as error:
+        logger.error("%s: %s", error.reason, error.message)
+        message = _failure(stage, config, error)
+        code = error.exit_code
+    except Exception as error:
+        logger.exception("the stage's program failed")
+        text = f"{type(error).__name__}: {error}"
+        message = _failure(stage, config, StageError(Reason.PROGRAM_ERROR, text))
+        code = ExitCode.PROGRAM
+    if environment.local_rank == 0:
+        _write(environment.termination_log, message)
+    return code
+
+
+def _run(config: RunConfig, environment: Environment) -> Outcome:
+    function: StageFunction = importlib.import_module(
+        f"r1reward_trainer.stages.{config.stage.value}"
+    ).run
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    scratch = environment.scratch / f"rank-{environment.rank}"
+    shutil.rmtree(scratch, ignore_errors=True)  # left by a container that was restarted
+    scratch.mkdir(parents=True)
+    reporter = ProgressReporter(
+        config.stage.value,
+        config.attempt,
+        config.progress_url if environment.rank == 0 else None,
+        environment.progress_token_file,
+    )
+    context = StageContext(
+        store=Store.from_env(config.root),
+        open_store=Store.from_env,
+        progress=reporter,
+        stop=stop,
+        scratch=scratch,
+        token=environment.load_token(),
+        rank=environment.rank,
+        world_size=environment.world_size,
+    )
+    try:
+        return function(config, context)
+    finally:
+        reporter.close()
+
+
+def _success(config: RunConfig, outcome: Outcome) -> Termination:
+    return Termination(
+        stage=config.stage,
+        attempt=config.attempt,
+        outcome="Succeeded",
+        key=outcome.manifest.key,
+        cache_hit=outcome.cache_hit,
+        outputs=brief_outputs(outcome.manifest),
+        summary=outcome.manifest.summary,
+        code=outcome.code,
+        cached=outcome.cached,
+        step=outcome.step,
+    )
+
+
+def _failure(stage: Stage, config: RunConfig | None, error: StageError) -> Termination:
+    return Termination(
+        stage=stage,
+        attempt=config.attempt if config else 1,
+        outcome="Failed",
+        failure_class=FailureClass(error.failure_class),
+        reason=error.reason,
+        message=error.message[:1400],
+    )
+
+
+def _write(path: Path, message: Termination) -> None:
+    try:
+        path.write_text(message.encode())
+    except OSError as error:
+        logger.warning("termination message was not written: %s", error)

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Digest of each stage's own code, part of the stage's key.
+
+Computed from the files inside the image, so that a changed stage is never served
+from the cache of an older one, and an unchanged stage still is.
+"""
+
+import hashlib
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+from r1reward_api.canonical import canonical_json
+from r1reward_api.constants import Stage
+
+_SHARED = ("render.py",)
+_STAGE_CODE: dict[Stage, tuple[str, ...]] = {
+    Stage.PREPARE: ("data", "stages/prepare.py"),
+    Stage.ANNOTATE: ("stages/annotate.py", "teacher.py", "method/verdict.py", *_SHARED),
+    Stage.SFT: ("stages/sft.py", "model.py", "optim.py", "method/sampler.py", *_SHARED),
+    Stage.RL: ("stages/rl.py", "model.py", "optim.py", "method", "verifier", *_SHARED),
+    Stage.EVALUATE: ("stages/evaluate.py", "evaluation", "method/verdict.py", *_SHARED),
+}
+"""Files and folders of this package, by stage: what changes the stage's result."""
+
+
+def code_digests() -> dict[str, str]:
+    """32 hexadecimal digits for each stage."""
+    root = resources.files("r1reward_trainer")
+    return {stage.value: _digest(root, paths) for stage, paths in _STAGE_CODE.items()}
+
+
+def _digest(root: Traversable, paths: tuple[str, ...]) -> str:
+    listing: list[list[str]] = []
+    for path in paths:
+        _collect(root.joinpath(path), path, listing)
+    return hashlib.sha256(canonical_json(sorted(listing))).hexdigest()[:32]
+
+
+def _collect(node: Traversable, path: str, listing: list[list[str]]) -> None:
+    if node.is_dir():
+        for child in node.iterdir():
+            if child.name != "__pycache__":
+                _collect(child, f"{path}/{child.name}", listing)
+    elif node.name.endswith((".py", ".html", ".css")):
+        listing.append([path, hashlib.sha256(node.read_bytes()).hexdigest()])

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a stage ends: a result, or an error whose class decides what it costs."""
+
+from dataclasses import dataclass, field
+
+from r1reward_api.constants import ExitCode
+from r1reward_api.reasons import Reason
+from r1reward_api.wire.manifest import StageManifest
+from r1reward_api.wire.termination import BriefOutput, CachedStage, FailureClass
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A stage's success.
+
+    Attributes:
+        manifest: what it left in storage.
+        cache_hit: the manifest had been there before.
+        code: prepare only: digest of each stage's code.
+        cached: prepare only: later stages already computed.
+        step: steps done.
+    """
+
+    manifest: StageManifest
+    cache_hit: bool = False
+    code: dict[str, str] = field(default_factory=dict)
+    cached: list[CachedStage] = field(default_factory=list)
+    step: int | None = None
+
+
+def brief_outputs(manifest: StageManifest) -> dict[str, BriefOutput]:
+    """The manifest's outputs without their file lists."""
+    return {
+        name: BriefOutput(path=o.path, digest=o.digest, bytes=o.bytes, rows=o.rows)
+        for name, o in manifest.outputs.items()
+    }
+
+
+class StageError(Exception):
+    """A stage's failure. Raise one of the three subclasses.
+
+    Args:
+        reason: from `r1reward_api.reasons`.
+        message: names the field, the value and the remedy.
+    """
+
+    failure_class = FailureClass.PROGRAM
+    exit_code = ExitCode.PROGRAM
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class ConfigurationError(StageError):
+    """The user must change something: final at once."""
+
+    failure_class = FailureClass.CONFIGURATION
+    exit_code = ExitCode.CONFIGURATION
+
+
+class InfrastructureError(StageError):
+    """Not the job's fault: tried again, not counted."""
+
+    failure_class = FailureClass.INFRASTRUCTURE
+    exit_code = ExitCode.INFRASTRUCTURE
+
+
+class ProgramError(StageError):
+    """The program failed: tried again, counted."""
+
+
+class Interrupted(StageError):
+    """SIGTERM arrived and the state has been saved."""
+
+    failure_class = FailureClass.INFRASTRUCTURE
+    exit_code = ExitCode.INTERRUPTED
+
+    def __init__(self, message: str, step: int | None = None) -> None:
+        super().__init__(Reason.INTERRUPTED, message)
+        self.step = step
