@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-
 from r1reward_trainer.rollout.types import WeightFile, WeightVersion
 
 

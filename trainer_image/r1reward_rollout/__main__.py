@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m r1reward_rollout``: check the configuration and become the vLLM server."""
+
+import os
+import sys
+
+from r1reward_rollout.middleware import Credentials
+from r1reward_rollout.serve import command, environment, load_config
+
+
+def main() -> None:
+    """Replace this process, so that the kubelet's signals reach the server itself."""
+    try:
+        config = load_config(os.environ)
+        Credentials.from_environment(os.environ)
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"r1reward_rollout: {error}")
+    arguments = command(config)
+    os.execve(arguments[0], arguments, environment(os.environ))
+
+
+if __name__ == "__main__":
+    main()
