@@ -145,7 +145,7 @@ class ProgressReporter:
             if closed:
                 return
             # At most one report a second or so, and not all pods at the same moment.
-            time.sleep(1.0 + random.random() / 2)  # noqa: S311 - jitter
+            time.sleep(1.0 + random.random() / 2)
 
     def _send(self, progress: Progress) -> None:
         logger.info(
