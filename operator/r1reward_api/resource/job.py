@@ -152,6 +152,9 @@ class AnnotateSpec(ApiModel):
     """Asks for only this many rows, chosen by seed, whole images at a time."""
     seed: Seed = 0
     """Chooses the rows of maxRows and seeds the teacher's sampling."""
+    processes: Annotated[int, Field(ge=1, le=16), OPERATIONAL] | None = None
+    """Processes of the annotate pod among which Ray Data spreads the rows; 1 is without Ray. By
+    default as many as rows and CPUs deserve, which is 1 for small jobs."""
 
 
 class EvaluateSpec(ApiModel):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from r1reward_api.resource.job import AnnotateSpec, Teacher
 from r1reward_trainer.annotation.ask import Result, attempt_seed, question_of, result_of
-from r1reward_trainer.annotation.choice import choose_rows, cut
+from r1reward_trainer.annotation.choice import choose_rows, cut, rows_a_shard
 from r1reward_trainer.annotation.journal import Answer, decode, encode
 from r1reward_trainer.annotation.results import Tally, read_results, write_outputs, write_results
 from r1reward_trainer.annotation.spread import processes_for
@@ -80,6 +80,11 @@ def test_small_work_stays_in_one_process() -> None:
         1, 1, 1, 2, 10, 16,
     ]  # fmt: skip
     assert processes_for(10_000, 2) == 1
+
+
+def test_each_process_asked_for_gets_a_shard() -> None:
+    assert [rows_a_shard(rows, 2) for rows in (0, 1, 5, 200, 10_000)] == [1, 1, 3, 100, 256]
+    assert rows_a_shard(10, None) == 256
 
 
 def test_a_damaged_journal_line_is_asked_again() -> None:

@@ -43,6 +43,11 @@ def choose_rows(rows: Sequence[Row], max_rows: int | None, seed: int) -> list[in
     return sorted(chosen)
 
 
+def rows_a_shard(rows: int, processes: int | None) -> int:
+    """Rows of a shard such that each of the processes asked for has one."""
+    return SHARD_ROWS if processes is None else max(1, min(SHARD_ROWS, -(-rows // processes)))
+
+
 def cut(positions: Sequence[int], shard_rows: int = SHARD_ROWS) -> list[Shard]:
     """Shards of at most so many rows."""
     starts: Iterable[int] = range(0, len(positions), shard_rows)

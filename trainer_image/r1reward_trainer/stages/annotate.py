@@ -10,7 +10,7 @@ import os
 
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.runconfig import RunConfig
-from r1reward_trainer.annotation.choice import choose_rows, cut
+from r1reward_trainer.annotation.choice import choose_rows, cut, rows_a_shard
 from r1reward_trainer.annotation.results import Tally, read_results, write_outputs
 from r1reward_trainer.annotation.spread import (
     Work,
@@ -46,10 +46,10 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     context.progress.update(message="fetching rows")
     rows = open_rows(fetch_input(store, config, "rows", scratch / "rows"))
     positions = choose_rows(rows, spec.max_rows, spec.seed)
-    shards = cut(positions)
+    shards = cut(positions, rows_a_shard(len(positions), spec.processes))
     results = scratch / "results"
     results.mkdir()
-    processes = processes_for(len(shards), len(os.sched_getaffinity(0)))
+    processes = spec.processes or processes_for(len(shards), len(os.sched_getaffinity(0)))
     work = Work(config, scratch / "rows", results, processes)
     logger.info("asking about %d of %d rows, %d processes", len(positions), len(rows), processes)
 
