@@ -23,6 +23,10 @@ class Reason(StrEnum):
     """Nothing was given up."""
     CACHE_HIT = "CacheHit"
     """An equal stage had already been computed."""
+    GATES_MET = "GatesMet"
+    """The evaluated weights reach all of evaluate.gates."""
+    GATES_NOT_MET = "GatesNotMet"
+    """The evaluated weights fall short of one of evaluate.gates."""
 
     # Waiting: Blocked
     DEPENDENCY = "Dependency"

@@ -157,6 +157,27 @@ class AnnotateSpec(ApiModel):
     default as many as rows and CPUs deserve, which is 1 for small jobs."""
 
 
+class Gate(ApiModel):
+    """One figure that the job's last weights must reach. Larger is better in all of them."""
+
+    metric: Literal["Accuracy", "BothRight", "OrderAgreement", "ValidRate"]
+    """Greedy, over the held-out rows. Accuracy: mean over both answer orders. BothRight: rows
+    right in both orders. OrderAgreement: rows in which both orders choose the same answer.
+    ValidRate: answers with a verdict."""
+    minimum: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The figure must be at least this, from 0 to 1."""
+    not_worse_than: Literal["Base", "SFT"] | None = None
+    """The figure must not be worse than that of these weights with significance: the 95 %
+    interval of the difference over the same rows (paired bootstrap) must not lie below 0."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.minimum) || has(self.notWorseThan)",
+            "a gate needs minimum or notWorseThan, or both",
+        ),
+    )
+
+
 class EvaluateSpec(ApiModel):
     """Evaluation on the held-out rows: base, SFT and RL weights in turn, both answer orders."""
 
@@ -176,10 +197,21 @@ class EvaluateSpec(ApiModel):
     """Which weights are evaluated; those of stages that did not run are left out."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 2000
     """Resamples behind the confidence intervals."""
+    gates: Annotated[list[Gate], Field(max_length=16)] = []
+    """What the last weights must reach for the condition GatesPassed, on which a pipeline can
+    wait. `jobs/<name>/latest.json` in storage moves to a job's result only when it is passed."""
     seed: Seed = 0
     """Seed of the votes and of the bootstrap."""
     rollout_replicas: Annotated[Replicas, OPERATIONAL, MUTABLE] = 1
     """vLLM servers."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.gates) || self.gates.all(g, !has(g.notWorseThan) || "
+            "g.notWorseThan in self.models)",
+            "a gate's notWorseThan must be one of evaluate.models: add it there",
+        ),
+    )
 
 
 class Policy(ApiModel):
@@ -274,6 +306,14 @@ class R1RewardJobSpec(ApiModel):
         Rule(
             "!has(self.rl) || self.rl.rows != 'Hard' || has(self.annotate)",
             "rl.rows Hard needs annotate to know the difficulty: add annotate or set rl.rows: All",
+        ),
+        Rule(
+            "!has(self.evaluate.gates) || self.evaluate.gates.all(g, !has(g.notWorseThan) || "
+            "(has(self.rl) && 'RL' in self.evaluate.models && "
+            "(g.notWorseThan == 'Base' || has(self.sft))) || "
+            "(has(self.sft) && 'SFT' in self.evaluate.models && g.notWorseThan == 'Base'))",
+            "a gate's notWorseThan must name weights that the job trains before its last ones: "
+            "leave it out, or add the section that trains them",
         ),
     )
 

@@ -24,6 +24,7 @@ class ConditionType(StrEnum):
     READY = "Ready"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
+    GATES_PASSED = "GatesPassed"
 
 
 class StagePhase(StrEnum):
@@ -49,7 +50,8 @@ class Condition(ApiModel):
     """A Kubernetes condition."""
 
     type: Annotated[str, Field(max_length=64)]
-    """Succeeded, Failed, Suspended, Blocked, Ready, Reconciling or Stalled."""
+    """Succeeded, Failed, Suspended, Blocked, Ready, Reconciling, Stalled, and GatesPassed where
+    evaluate.gates are set."""
     status: Literal["True", "False", "Unknown"]
     """True, False or Unknown."""
     reason: Annotated[str, Field(min_length=1, max_length=128, pattern="^[A-Za-z][A-Za-z0-9]*$")]
@@ -175,7 +177,8 @@ class R1RewardJobStatus(ApiModel):
             },
         ),
     ] = []
-    """Succeeded, Failed, Suspended, Blocked, Ready, Reconciling, Stalled."""
+    """Succeeded, Failed, Suspended, Blocked, Ready, Reconciling, Stalled, and GatesPassed where
+    evaluate.gates are set."""
     start_time: Time | None = None
     """When the job started; from then on most of the spec is immutable."""
     completion_time: Time | None = None

@@ -28,6 +28,8 @@ class Verdict:
         suspended: whether spec.suspend holds it.
         blocked: what is in the way.
         started: whether a stage has begun.
+        gated: whether the job has gates.
+        gates: whether they were passed, and what failed; None before it is known.
     """
 
     text: str
@@ -36,12 +38,14 @@ class Verdict:
     suspended: bool = False
     blocked: Blocked | None = None
     started: bool = True
+    gated: bool = False
+    gates: tuple[bool, str] | None = None
 
 
 def conditions(
     verdict: Verdict, before: Mapping[str, Condition], generation: int, now: datetime
 ) -> list[Condition]:
-    """All seven conditions; a transition time moves only when the status does.
+    """All conditions; a transition time moves only when the status does.
 
     Args:
         verdict: what is to be said.
@@ -67,7 +71,7 @@ def conditions(
     return made
 
 
-_Told = tuple[Literal["True", "False"], str, str]
+_Told = tuple[Literal["True", "False", "Unknown"], str, str]
 
 
 def _told(v: Verdict, before: Mapping[str, Condition]) -> dict[ConditionType, _Told]:
@@ -89,7 +93,17 @@ def _told(v: Verdict, before: Mapping[str, Condition]) -> dict[ConditionType, _T
         ConditionType.READY: (_status(v.succeeded), doing, text),
         ConditionType.RECONCILING: (_status(not over), doing, text),
         ConditionType.STALLED: failed,
+        **({ConditionType.GATES_PASSED: _gates(v.gates)} if v.gated else {}),
     }
+
+
+def _gates(gates: tuple[bool, str] | None) -> _Told:
+    if gates is None:
+        return "Unknown", Reason.PENDING, "not evaluated yet"
+    passed, text = gates
+    if passed:
+        return "True", Reason.GATES_MET, "the evaluated weights reach all of evaluate.gates"
+    return "False", Reason.GATES_NOT_MET, text
 
 
 def _doing(v: Verdict) -> tuple[str, str]:

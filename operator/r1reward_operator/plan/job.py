@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from r1reward_api import gates
 from r1reward_api.constants import STAGES, Stage
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.job import R1RewardJobSpec
@@ -103,6 +104,9 @@ def _status(
     stage = stages[current]
     failed = (str(taken.failed[0]), taken.failed[1]) if taken.failed else None
     done = all(s.phase is StagePhase.SUCCEEDED for s in stages.values())
+    summary = dict(status.summary)
+    if taken.result is not None:
+        summary = report.with_figures(summary, current, taken.result.summary)
     verdict = Verdict(
         text=_text(None if done else _shown(stages)),
         succeeded=done,
@@ -110,16 +114,15 @@ def _status(
         suspended=spec.suspend,
         blocked=taken.blocked,
         started=stage.attempt > 0 or current is not Stage.PREPARE,
+        gated=bool(spec.evaluate.gates),
+        gates=gates.read(summary),
     )
     progress = report.current(status.progress, stage)
     running = stage.phase is StagePhase.RUNNING
-    summary = dict(status.summary)
     update: dict[str, Any] = {}
-    if taken.result is not None:
-        summary = report.with_figures(summary, current, taken.result.summary)
-        if current is Stage.PREPARE:
-            update["code"] = dict(taken.result.code)
-            update["cached"] = [cached_status(observed, spec, c) for c in taken.result.cached]
+    if taken.result is not None and current is Stage.PREPARE:
+        update["code"] = dict(taken.result.code)
+        update["cached"] = [cached_status(observed, spec, c) for c in taken.result.cached]
     return _told(observed, spec, status, stages, verdict, now).model_copy(
         update={
             **update,
@@ -141,6 +144,8 @@ def _finished(
         text=_text(None if failed is None else _shown(stages)),
         succeeded=failed is None,
         failed=failed,
+        gated=bool(spec.evaluate.gates),
+        gates=gates.read(status.summary),
     )
     after = _told(observed, spec, status, stages, verdict, now)
     after = after.model_copy(update={"summary": report.printed(status.summary, None, False)})

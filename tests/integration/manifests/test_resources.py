@@ -94,6 +94,19 @@ def test_what_is_not_written_has_the_papers_value(apiserver: Kubernetes):
         ("spec.rl.rollout.weightTransfer", "NCCL", 'supported values: "ObjectStore"'),
         ("spec.rl.rollout.replicas", 0, "greater than or equal to 1"),
         ("spec.rl.verifier.judge.endpoint", "http://judge/v1", "exactly one of model"),
+        ("spec.evaluate.gates", [{"metric": "Accuracy"}], "needs minimum or notWorseThan"),
+        ("spec.evaluate.gates", [{"metric": "Accuracy", "minimum": 80}], "less than or equal to 1"),
+        ("spec.evaluate.gates", [{"metric": "F1", "minimum": 0.5}], "OrderAgreement"),
+        (
+            "spec.evaluate",
+            {"models": ["RL"], "gates": [{"metric": "Accuracy", "notWorseThan": "SFT"}]},
+            "must be one of evaluate.models",
+        ),
+        (
+            "spec.evaluate",
+            {"models": ["SFT"], "gates": [{"metric": "Accuracy", "notWorseThan": "SFT"}]},
+            "weights that the job trains before its last ones",
+        ),
         ("spec.rerun", -1, "greater than or equal to 0"),
         ("spec.lr", 1, "unknown field"),
     ],
@@ -104,6 +117,11 @@ def test_a_broken_job_is_refused_with_the_remedy(
     with pytest.raises(ClusterError) as refused:
         dry_run(apiserver, changed(path, value))
     assert words in str(refused.value)
+
+
+def test_gates_against_earlier_weights_are_accepted(apiserver: Kubernetes):
+    gates = [{"metric": "Accuracy", "minimum": 0.7, "notWorseThan": "SFT"}]
+    assert "created" in dry_run(apiserver, changed("spec.evaluate.gates", gates))
 
 
 @pytest.mark.parametrize(

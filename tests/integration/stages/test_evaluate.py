@@ -150,6 +150,49 @@ def test_report_and_predictions_lie_under_the_jobs_name_too(chain: Chain):
     assert {c["name"] for c in report["curves"]} == {"reward/mean", "loss"}
 
 
+def latest(chain: Chain) -> dict[str, Any]:
+    return json.loads(chain.workplace.store.get("jobs/job/latest.json"))
+
+
+def test_latest_moves_to_a_result_only_when_its_gates_are_passed(chain: Chain):
+    passed = chain.run().manifest
+    assert latest(chain)["manifest"] == f"stages/evaluate/{passed.key}/manifest.json"
+    assert latest(chain)["outputs"]["report"] == (
+        f"stages/evaluate/{passed.key}/{passed.outputs['report'].path}"
+    )
+    before = latest(chain)
+    chain.spec["evaluate"]["gates"] = [
+        {"metric": "ValidRate", "minimum": 1, "notWorseThan": "Base"}
+    ]
+    chain.spec["evaluate"]["votes"] = [1]
+    good = chain.run().manifest
+    assert good.summary["gates"] == "passed"
+    assert latest(chain)["manifest"] == f"stages/evaluate/{good.key}/manifest.json" != before
+
+    # The base model always says 1.
+    chain.spec["evaluate"]["models"] = ["Base"]
+    chain.spec["evaluate"]["gates"] = [{"metric": "OrderAgreement", "minimum": 0.5}]
+    bad = chain.run().manifest
+    assert bad.summary["gates"] == "failed: OrderAgreement 0.000 is below 0.5"
+    assert latest(chain)["manifest"] == f"stages/evaluate/{good.key}/manifest.json"
+    report = json.loads(chain.workplace.store.get("jobs/job/report/report.json"))
+    assert report["gates"][0]["failure"] == "OrderAgreement 0.000 is below 0.5"
+
+
+def test_an_evaluation_that_prepare_finds_computed_lies_under_the_new_jobs_name(chain: Chain):
+    manifest = chain.run().manifest
+    chain.workplace.uid = "another-job"
+    config = chain.workplace.config(chain.spec, Stage.PREPARE)
+    config = config.model_copy(update={"job": config.job.model_copy(update={"name": "second"})})
+    outcome = prepare.run(config, chain.workplace.context(Stage.PREPARE))
+    assert [c.stage for c in outcome.cached] == [Stage.RL, Stage.EVALUATE]
+    store = chain.workplace.store
+    assert store.get("jobs/second/report/report.html") == chain.read(
+        manifest, "report", "report.html"
+    )
+    assert json.loads(store.get("jobs/second/latest.json"))["job"]["uid"] == "another-job"
+
+
 def test_a_stage_that_is_finished_reports_itself_again_without_a_server(chain: Chain):
     first = chain.run()
     chain.server.kill()

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from r1reward_api.resource.job import Gate
 from r1reward_trainer.data.rows import Row
 from r1reward_trainer.evaluation import figures
 from r1reward_trainer.evaluation.predictions import gold_in_order
@@ -23,6 +24,10 @@ MODELS = ("base", "sft", "rl")
 VOTES = (1, 3, 5)
 SAMPLES = 400
 SEED = 3
+GATES = (
+    Gate(metric="Accuracy", minimum=0.8, not_worse_than="SFT"),
+    Gate(metric="OrderAgreement", minimum=0.999),
+)
 
 
 def sometimes(given: Sequence[Row], share: float, seed: int) -> Says:
@@ -75,11 +80,12 @@ def png(side: int = 8) -> bytes:
 
 def report(said: pa.Table, given: Sequence[Row], **changes: object) -> Report:
     """The report of these predictions."""
-    found = figures.compute(said, MODELS, VOTES, SAMPLES, SEED)
+    found = figures.compute(said, MODELS, figures.Rules(VOTES, SAMPLES, SEED, gates=GATES))
     rl = metrics_jsonl(60, reward__mean=0.01, loss=-0.01, response__length_mean=0.001)
     values = {
         "models": found.models,
         "gains": found.gains,
+        "gates": found.gates,
         "job": "digits",
         "namespace": "team-a",
         "key": "5" * 64,

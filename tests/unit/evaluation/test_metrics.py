@@ -20,9 +20,9 @@ PERFECT = judged(ROWS, right(ROWS))
 
 def test_a_judge_that_always_says_1_is_at_chance_and_never_agrees_with_itself():
     assert metrics.accuracy_by_row(CONSTANT).tolist() == [0.5] * 40
-    assert metrics.order_agreement(CONSTANT) == 0
+    assert metrics.agreement_by_row(CONSTANT).mean() == 0
     assert metrics.says_first(CONSTANT) == 1
-    assert metrics.both_orders_right(CONSTANT) == 0
+    assert metrics.both_right_by_row(CONSTANT).mean() == 0
 
 
 def test_the_published_protocol_gives_that_judge_full_marks():
@@ -32,16 +32,16 @@ def test_the_published_protocol_gives_that_judge_full_marks():
 def test_a_perfect_judge_is_right_and_unbiased_in_every_figure():
     assert metrics.accuracy_by_row(PERFECT).mean() == 1
     assert metrics.accuracy_by_slot(PERFECT) == (1.0, 1.0)
-    assert metrics.order_agreement(PERFECT) == 1
+    assert metrics.agreement_by_row(PERFECT).mean() == 1
     assert metrics.says_first(PERFECT) == 0.5
-    assert metrics.invalid_rate(PERFECT) == 0
+    assert metrics.valid_by_row(PERFECT).mean() == 1
 
 
 def test_a_missing_verdict_is_wrong_agrees_with_nothing_and_is_not_counted_as_a_place():
     silent_when_swapped = judged(ROWS, lambda _, order, __: 1 if order == ORDERS[0] else None)
     assert metrics.accuracy_by_row(silent_when_swapped).mean() == 0.25
-    assert metrics.order_agreement(silent_when_swapped) == 0
-    assert metrics.invalid_rate(silent_when_swapped) == 0.5
+    assert metrics.agreement_by_row(silent_when_swapped).mean() == 0
+    assert metrics.valid_by_row(silent_when_swapped).mean() == 0.5
     assert metrics.says_first(silent_when_swapped) == 1
     assert math.isnan(metrics.says_first(judged(ROWS, lambda *_: None)))
 
@@ -98,4 +98,16 @@ def test_accuracy_is_the_mean_of_both_slots_whatever_the_judge_says(said):
     figures = judged(rows(len(said)), lambda i, order, _: said[i][ORDERS.index(order)])
     first, second = metrics.accuracy_by_slot(figures)
     assert metrics.accuracy_by_row(figures).mean() == pytest.approx((first + second) / 2)
-    assert metrics.both_orders_right(figures) <= metrics.order_agreement(figures) + 1e-12
+    assert (metrics.both_right_by_row(figures) <= metrics.agreement_by_row(figures)).all()
+
+
+def test_one_drawn_order_hides_the_bias_that_both_orders_show():
+    assert abs(metrics.seeded_order(judged(rows(2000), lambda *_: 1), 0) - 0.5) < 0.05
+    assert metrics.seeded_order(PERFECT, 1) == 1
+    assert metrics.seeded_order(CONSTANT, 1) == metrics.seeded_order(CONSTANT, 1)
+
+
+def test_ties_are_shown_apart():
+    votes = {1: 1, 2: 2, 3: None, 4: 1}
+    voters = judged(rows(3), lambda _, __, sample: votes.get(sample), votes=4)
+    assert [metrics.tied_share(voters, k) for k in (1, 2, 3, 4)] == [0, 1, 1, 0]

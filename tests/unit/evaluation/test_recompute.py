@@ -19,6 +19,7 @@ SOURCES = ("charts", "scenes", "VL-RewardBench")
 SHARES = (
     "chosen_first",
     "chosen_second",
+    "seeded_order",
     "both_right",
     "says_first",
     "order_agreement",
@@ -122,6 +123,31 @@ def test_gains_are_differences_of_the_accuracies_and_lie_in_their_interval(writt
         assert a["low"] < a["value"] < a["high"]
 
 
+def test_mcnemar_counts_rows_that_one_model_alone_has_right_in_both_orders(written):
+    predictions, figures, _ = written
+    right = {
+        model: {
+            row
+            for row, n in Counter(p["row"] for p in of(predictions, model) if p["correct"]).items()
+            if n == 2
+        }
+        for model in MODELS
+    }
+    for gain in figures["gains"]:
+        after, before = right[gain["after"]], right[gain["before"]]
+        assert (gain["onlyAfter"], gain["onlyBefore"]) == (len(after - before), len(before - after))
+
+
+def test_the_page_says_which_gate_was_not_passed(written):
+    _, figures, html = written
+    accuracy, agreement = figures["gates"]
+    assert (accuracy["asked"], accuracy.get("failure")) == (
+        "at least 0.8 and not worse than sft",
+        None,
+    )
+    assert agreement["failure"] in html
+
+
 def test_the_page_shows_the_figures_of_the_json(written):
     _, figures, html = written
     shown = dict(re.findall(r'data-figure="([^"]+)">([^<]*)<', html))
@@ -136,7 +162,9 @@ def test_the_page_shows_the_figures_of_the_json(written):
         for vote in f["votes"]:
             expected[f"{model}/voting@{vote['k']}"] = _interval(vote["voting"])
             expected[f"{model}/any@{vote['k']}"] = _interval(vote["any"])
+            expected[f"{model}/tied@{vote['k']}"] = f"{vote['tied']:.3f}"
     for gain in figures["gains"]:
+        expected[f"p/{gain['after']}/{gain['before']}"] = f"{gain['pValue']:.2g}"
         if gain["after"] == "rl":
             a = gain["accuracy"]
             expected[f"gain/rl/{gain['before']}"] = (
@@ -151,7 +179,15 @@ def test_the_jobs_summary_has_the_last_models_accuracy_first(written):
     rl = figures.models["rl"].accuracy
     assert found["accuracy"] == found["accuracy.rl"]
     assert found["accuracy"] == f"{rl.value:.3f} ± {(rl.high - rl.low) / 2:.3f}"
-    assert list(found) == ["accuracy", "accuracy.base", "accuracy.sft", "accuracy.rl", "votes"]
+    assert list(found) == [
+        "accuracy",
+        "accuracy.base",
+        "accuracy.sft",
+        "accuracy.rl",
+        "votes",
+        "gates",
+    ]
+    assert found["gates"].startswith("failed: OrderAgreement ")
     assert re.fullmatch(r"@3 [01]\.\d{3} ± 0\.\d{3}, @5 [01]\.\d{3} ± 0\.\d{3}", found["votes"])
 
 

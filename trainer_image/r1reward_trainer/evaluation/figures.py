@@ -3,15 +3,20 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 
+from r1reward_api import gates as gates_in_summary
 from r1reward_api.base import ApiModel
+from r1reward_api.resource.job import Gate
 from r1reward_trainer.evaluation import benchmarks, metrics
 from r1reward_trainer.evaluation.bootstrap import Estimate, bootstrap_gain, bootstrap_mean
+from r1reward_trainer.evaluation.gates import GateFigures, failures, judge_gates
+from r1reward_trainer.evaluation.mcnemar import mcnemar
 from r1reward_trainer.evaluation.predictions import Judgements, judgements
 
 
@@ -45,6 +50,8 @@ class Voting(ApiModel):
     """Any vote is right, mean over both orders."""
     any_by_chance: float
     """What `any` is for a coin."""
+    tied: float
+    """Share of prompts whose votes are tied or all without a verdict; voting calls them wrong."""
 
 
 class SourceFigures(ApiModel):
@@ -88,6 +95,8 @@ class ModelFigures(ApiModel):
     """Accuracy where the better answer stands first: the published protocol."""
     chosen_second: float
     """Accuracy where it stands second."""
+    seeded_order: float
+    """Accuracy where each row is asked in one order, drawn by seed."""
     both_right: float
     """Share of rows right in both orders."""
     says_first: float | None
@@ -121,6 +130,29 @@ class Gain(ApiModel):
     """The earlier one."""
     accuracy: Interval
     """Difference of the greedy accuracies."""
+    only_after: int
+    """Rows that only the later model has right in both orders."""
+    only_before: int
+    """Rows that only the earlier one has."""
+    p_value: float
+    """Of McNemar's exact test on those two counts, two-sided."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How figures are made of predictions.
+
+    Attributes:
+        votes: the Ks of voting@K; 1 is the greedy answer and no voting.
+        samples: bootstrap resamples.
+        seed: of the bootstrap and of the drawn order.
+        gates: which the last model must pass.
+    """
+
+    votes: Sequence[int]
+    samples: int
+    seed: int
+    gates: tuple[Gate, ...] = ()
 
 
 class Figures(ApiModel):
@@ -130,6 +162,8 @@ class Figures(ApiModel):
     """By name, in the order in which they were trained: base, sft, rl."""
     gains: list[Gain]
     """Every later model against every earlier one."""
+    gates: list[GateFigures] = []
+    """What the last model had to reach."""
 
     @property
     def last(self) -> ModelFigures:
@@ -137,30 +171,22 @@ class Figures(ApiModel):
         return list(self.models.values())[-1]
 
 
-def compute(
-    predictions: pa.Table, models: Sequence[str], votes: Sequence[int], samples: int, seed: int
-) -> Figures:
+def compute(predictions: pa.Table, models: Sequence[str], rules: Rules) -> Figures:
     """Figures from predictions.
 
     Args:
         predictions: with at least FIGURE_COLUMNS.
         models: in the order in which they were trained.
-        votes: the Ks of voting@K; 1 is the greedy answer and no voting.
-        samples: bootstrap resamples.
-        seed: of the bootstrap.
+        rules: how.
     """
     judged = {model: judgements(predictions, model) for model in models}
-    by_row = {model: metrics.accuracy_by_row(j) for model, j in judged.items()}
     return Figures(
-        models={m: _model(judged[m], votes, samples, seed) for m in models},
+        models={m: _model(judged[m], rules) for m in models},
         gains=[
-            Gain(
-                after=after,
-                before=before,
-                accuracy=Interval.of(bootstrap_gain(by_row[after], by_row[before], samples, seed)),
-            )
+            _gain(after, before, judged[after], judged[before], rules)
             for before, after in combinations(models, 2)
         ],
+        gates=judge_gates(rules.gates, judged, rules.samples, rules.seed),
     )
 
 
@@ -171,27 +197,48 @@ def summary(figures: Figures) -> dict[str, str]:
         "accuracy": str(last.accuracy),
         **{f"accuracy.{name}": str(m.accuracy) for name, m in figures.models.items()},
         **({"votes": ", ".join(f"@{v.k} {v.voting}" for v in last.votes)} if last.votes else {}),
+        **(
+            {gates_in_summary.KEY: gates_in_summary.told(failures(figures.gates))}
+            if figures.gates
+            else {}
+        ),
     }
 
 
-def _model(judged: Judgements, votes: Sequence[int], samples: int, seed: int) -> ModelFigures:
+def _gain(after: str, before: str, later: Judgements, earlier: Judgements, rules: Rules) -> Gain:
+    difference = bootstrap_gain(
+        metrics.accuracy_by_row(later), metrics.accuracy_by_row(earlier), rules.samples, rules.seed
+    )
+    test = mcnemar(metrics.both_right_by_row(later) == 1, metrics.both_right_by_row(earlier) == 1)
+    return Gain(
+        after=after,
+        before=before,
+        accuracy=Interval.of(difference),
+        only_after=test.only_after,
+        only_before=test.only_before,
+        p_value=test.p_value,
+    )
+
+
+def _model(judged: Judgements, rules: Rules) -> ModelFigures:
     first, second = metrics.accuracy_by_slot(judged)
     says_first = metrics.says_first(judged)
     mean, median, p95 = metrics.response_lengths(judged)
     by_row = metrics.accuracy_by_row(judged)
 
     def interval(values: np.ndarray[Any, Any]) -> Interval:
-        return Interval.of(bootstrap_mean(values, samples, seed))
+        return Interval.of(bootstrap_mean(values, rules.samples, rules.seed))
 
     return ModelFigures(
         rows=len(judged.row_ids),
         accuracy=interval(by_row),
         chosen_first=first,
         chosen_second=second,
-        both_right=metrics.both_orders_right(judged),
+        seeded_order=metrics.seeded_order(judged, rules.seed),
+        both_right=float(metrics.both_right_by_row(judged).mean()),
         says_first=None if math.isnan(says_first) else says_first,
-        order_agreement=metrics.order_agreement(judged),
-        invalid=metrics.invalid_rate(judged),
+        order_agreement=float(metrics.agreement_by_row(judged).mean()),
+        invalid=1 - float(metrics.valid_by_row(judged).mean()),
         truncated=metrics.truncated_rate(judged),
         tokens_mean=mean,
         tokens_median=median,
@@ -202,8 +249,9 @@ def _model(judged: Judgements, votes: Sequence[int], samples: int, seed: int) ->
                 voting=interval(metrics.voting_by_row(judged, k)),
                 any=interval(metrics.any_by_row(judged, k)),
                 any_by_chance=metrics.chance_of_any(k),
+                tied=metrics.tied_share(judged, k),
             )
-            for k in sorted(set(votes))
+            for k in sorted(set(rules.votes))
             if k > 1
         ],
         sources=_sources(judged, by_row),

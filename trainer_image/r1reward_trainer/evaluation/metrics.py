@@ -20,9 +20,9 @@ def accuracy_by_row(judged: Judgements, sample: int = GREEDY) -> NDArray[np.floa
     return judged.correct[:, :, sample].mean(axis=1)
 
 
-def both_orders_right(judged: Judgements) -> float:
-    """Share of rows whose greedy verdict is right in both orders."""
-    return float(judged.correct[:, :, GREEDY].all(axis=1).mean())
+def both_right_by_row(judged: Judgements) -> NDArray[np.float64]:
+    """[rows]: 1 where the greedy verdict is right in both orders, else 0."""
+    return judged.correct[:, :, GREEDY].all(axis=1).astype(np.float64)
 
 
 def accuracy_by_slot(judged: Judgements) -> tuple[float, float]:
@@ -45,18 +45,25 @@ def says_first(judged: Judgements) -> float:
     return float((valid == 1).mean()) if valid.size else float("nan")
 
 
-def order_agreement(judged: Judgements) -> float:
-    """Share of rows for which both orders end with the same answer chosen.
+def agreement_by_row(judged: Judgements) -> NDArray[np.float64]:
+    """[rows]: 1 where both orders end with the same answer chosen, else 0.
 
     Both verdicts must be there and, as the answers have changed places, differ.
     """
     given, swapped = judged.verdicts[:, 0, GREEDY], judged.verdicts[:, 1, GREEDY]
-    return float(((given > 0) & (swapped == 3 - given)).mean())
+    return ((given > 0) & (swapped == 3 - given)).astype(np.float64)
 
 
-def invalid_rate(judged: Judgements) -> float:
-    """Share of the greedy answers without a verdict."""
-    return float((judged.verdicts[:, :, GREEDY] == 0).mean())
+def valid_by_row(judged: Judgements) -> NDArray[np.float64]:
+    """[rows]: share of the two greedy answers that have a verdict."""
+    return (judged.verdicts[:, :, GREEDY] > 0).mean(axis=1)
+
+
+def seeded_order(judged: Judgements, seed: int) -> float:
+    """Greedy accuracy where each row is asked in one order only, drawn by seed: what others
+    report as random order. Its mean over seeds is that of both orders."""
+    drawn = np.random.default_rng(seed).integers(0, 2, size=len(judged.gold))
+    return float(judged.correct[np.arange(len(drawn)), drawn, GREEDY].mean())
 
 
 def truncated_rate(judged: Judgements) -> float:
@@ -79,6 +86,12 @@ def voting_by_row(judged: Judgements, k: int) -> NDArray[np.float64]:
         ValueError: with fewer than k votes.
     """
     return _by_prompt(judged, k, lambda votes, gold: majority(votes) == gold)
+
+
+def tied_share(judged: Judgements, k: int) -> float:
+    """Share of the prompts whose first k votes are tied or all without a verdict: voting counts
+    them as wrong."""
+    return float(_by_prompt(judged, k, lambda votes, _: majority(votes) is None).mean())
 
 
 def any_by_row(judged: Judgements, k: int) -> NDArray[np.float64]:

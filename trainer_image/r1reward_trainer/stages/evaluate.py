@@ -2,7 +2,7 @@
 """evaluate: base, SFT and RL weights judge the held-out rows in turn, in both orders.
 
 Outputs: predictions (predictions.parquet), report (report.html, report.json), both copied to
-`jobs/<name>/`.
+`jobs/<name>/`, where latest.json moves to them when the job's gates are passed.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from r1reward_api.constants import Role, Stage
 from r1reward_api.keys import semantic
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.manifest import StageManifest
-from r1reward_api.wire.runconfig import RunConfig, stage_prefix
+from r1reward_api.wire.runconfig import RunConfig
 from r1reward_trainer.context import StageContext
 from r1reward_trainer.data.rows import Row, open_rows
 from r1reward_trainer.evaluation import figures as evaluation_figures
@@ -35,6 +35,7 @@ from r1reward_trainer.logs.services import service_logs
 from r1reward_trainer.method.sampler import order
 from r1reward_trainer.outcome import ConfigurationError, Outcome
 from r1reward_trainer.rollout import FleetOptions, RolloutFleet
+from r1reward_trainer.storage.handover import hand_over
 from r1reward_trainer.storage.outputs import (
     fetch_input,
     find,
@@ -42,7 +43,6 @@ from r1reward_trainer.storage.outputs import (
     read_manifest,
     upload_output,
 )
-from r1reward_trainer.storage.s3 import Store
 
 _PRESIGN_SECONDS = 3600
 """A server that comes late still reads the weights for so long."""
@@ -61,7 +61,7 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     done = find(store, Stage.EVALUATE, _key(config))
     if done is None:
         done = _evaluate(config, context)
-    _copy_to_job(store, config, done)
+    hand_over(store, config, done)
     judgements = done.outputs["predictions"].rows
     return Outcome(done, cache_hit=done.created_by != config.job.uid, step=judgements)
 
@@ -88,9 +88,9 @@ def _evaluate(config: RunConfig, context: StageContext) -> StageManifest:
     figures = evaluation_figures.compute(
         pq.read_table(predictions, columns=list(FIGURE_COLUMNS)),
         [model.name for model in models],
-        spec.votes,
-        spec.bootstrap_samples,
-        spec.seed,
+        evaluation_figures.Rules(
+            spec.votes, spec.bootstrap_samples, spec.seed, gates=tuple(spec.gates)
+        ),
     )
     report = _report(config, context, figures, pq.read_table(predictions, filters=_GREEDY), rows)
     _write_report(report, rows, scratch / "report")
@@ -164,6 +164,7 @@ def _report(
         base_model=spec.model.uri,
         models=figures.models,
         gains=figures.gains,
+        gates=figures.gates,
         settings=settings(config),
         artifacts=[
             artifact(name, ref, read_manifest(store, ref), store.uri)
@@ -181,13 +182,3 @@ def _write_report(report: Report, rows: Sequence[Row], folder: Path) -> None:
     text = report.model_dump_json(by_alias=True, exclude_none=True, indent=1)
     (folder / "report.json").write_text(text, encoding="utf-8")
     (folder / "report.html").write_text(render(report, pictures), encoding="utf-8")
-
-
-def _copy_to_job(store: Store, config: RunConfig, manifest: StageManifest) -> None:
-    """Puts the results where a person looks first: below `jobs/<name>/`."""
-    for name, output in manifest.outputs.items():
-        for file in output.files:
-            data = store.get(
-                f"{stage_prefix(manifest.stage, manifest.key)}/{output.path}/{file.path}"
-            )
-            store.put(f"jobs/{config.job.name}/{name}/{file.path}", data)

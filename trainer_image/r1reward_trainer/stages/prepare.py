@@ -28,6 +28,7 @@ from r1reward_trainer.data.schema import parse_chain, parse_row
 from r1reward_trainer.data.sources import SourceFile, find_files, sources_digest
 from r1reward_trainer.data.split import ImageHash, held_out_rows
 from r1reward_trainer.outcome import ConfigurationError, Outcome, brief_outputs, run_of
+from r1reward_trainer.storage.handover import hand_over
 from r1reward_trainer.storage.outputs import find, publish, upload_output
 from r1reward_trainer.storage.s3 import Store
 
@@ -70,6 +71,9 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
         outputs, summary = _compute(config, context, found, preferences, chains)
         manifest, cache_hit = publish(store, config, outputs, summary)
     cached = look_ahead(config, store, manifest, code)
+    for stage in cached:
+        if stage.stage is Stage.EVALUATE and (evaluated := find(store, stage.stage, stage.key)):
+            hand_over(store, config, evaluated)  # no evaluate pod will
     return Outcome(manifest, cache_hit=cache_hit, code=code, cached=cached)
 
 

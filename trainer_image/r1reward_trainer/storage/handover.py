@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An evaluation's results, put where a person or a pipeline looks first: below `jobs/<name>/`."""
+
+import json
+
+from r1reward_api import gates
+from r1reward_api.reasons import Reason
+from r1reward_api.wire.manifest import StageManifest
+from r1reward_api.wire.runconfig import RunConfig, stage_prefix
+from r1reward_trainer.outcome import InfrastructureError
+from r1reward_trainer.storage.errors import NotFound, PreconditionFailed
+from r1reward_trainer.storage.s3 import Store
+
+
+def hand_over(store: Store, config: RunConfig, manifest: StageManifest) -> None:
+    """Copies predictions and report to `jobs/<name>/`, and moves `jobs/<name>/latest.json` to
+    the evaluation unless one of its gates was not passed.
+
+    Raises:
+        InfrastructureError: storage does not answer, or another attempt moved the pointer.
+    """
+    prefix, folder = stage_prefix(manifest.stage, manifest.key), f"jobs/{config.job.name}"
+    for name, output in manifest.outputs.items():
+        for file in output.files:
+            data = store.get(f"{prefix}/{output.path}/{file.path}")
+            store.put(f"{folder}/{name}/{file.path}", data)
+    judged = gates.read(manifest.summary)
+    if judged is None or judged[0]:
+        _move(store, f"{folder}/latest.json", _pointer(config, manifest))
+
+
+def _pointer(config: RunConfig, manifest: StageManifest) -> bytes:
+    """Where the result lies, relative to the namespace's root."""
+    prefix = stage_prefix(manifest.stage, manifest.key)
+    pointer = {
+        "version": 1,
+        "job": {"name": config.job.name, "uid": config.job.uid, "attempt": config.attempt},
+        "manifest": f"{prefix}/manifest.json",
+        "outputs": {name: f"{prefix}/{o.path}" for name, o in manifest.outputs.items()},
+        "summary": manifest.summary,
+    }
+    return json.dumps(pointer, indent=1, ensure_ascii=False).encode()
+
+
+def _move(store: Store, key: str, pointer: bytes) -> None:
+    try:
+        found, etag = store.get_tagged(key)
+    except NotFound:
+        found, etag = None, None
+    if found == pointer:
+        return
+    try:
+        store.put_if(key, pointer, etag)
+    except PreconditionFailed as error:
+        raise InfrastructureError(
+            Reason.STALE_WRITER, f"{store.uri(key)} was moved by another attempt meanwhile"
+        ) from error
