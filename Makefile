@@ -82,7 +82,7 @@ manifests: env ## write CRDs and reference from the models, and the chart from t
 # --- benchmarks ------------------------------------------------------------
 
 .PHONY: bench-digits
-bench-digits: env ## 3 seeds of the example task, with the longer-SFT control
+bench-digits: env cluster-up ## 3 seeds of the example task, with the longer-SFT control
 	$(RUN) -m tests.bench.digits
 
 .PHONY: bench-gpu
