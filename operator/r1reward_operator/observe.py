@@ -32,7 +32,7 @@ def observe(
     if job is None:
         return None
     uid = job["metadata"]["uid"]
-    spec, problem = _spec(job.get("spec"))
+    spec, problem, newer = _spec(job.get("spec"))
     children = tuple(c for s in stores.children.values() for c in s.by_index(BY_OWNER, uid))
     return Observed(
         job=job,
@@ -42,6 +42,7 @@ def observe(
         children=children,
         pods=tuple(stores.pods.by_index(BY_JOB, uid)),
         problem=problem,
+        newer=newer,
         absent=absent,
     )
 
@@ -53,11 +54,21 @@ def describe(error: ValidationError) -> str:
     return f"{place}: {first['msg']}" if place else first["msg"]
 
 
-def _spec(wire: Any) -> tuple[R1RewardJobSpec | None, str]:
+def _spec(wire: Any) -> tuple[R1RewardJobSpec | None, str, bool]:
+    """The spec, or why there is none and whether it is of a newer version.
+
+    The API server lets no field pass that its CRD does not know. So a field that this operator
+    does not know was added by a newer CRD, perhaps as a default, in the minutes of an upgrade in
+    which the CRD is there and the new operator is not.
+    """
     try:
-        return R1RewardJobSpec.model_validate(wire), ""
+        return R1RewardJobSpec.model_validate(wire), "", False
     except ValidationError as error:
-        return None, f"spec.{describe(error)}; delete the job and create it anew"
+        unknown = [e for e in error.errors() if e["type"] == "extra_forbidden"]
+        if len(unknown) == error.error_count():
+            fields = ", ".join(".".join(["spec", *map(str, e["loc"])]) for e in unknown)
+            return None, f"{fields}: of a newer CRD; upgrade the operator to its version", True
+        return None, f"spec.{describe(error)}; delete the job and create it anew", False
 
 
 def _status(wire: Mapping[str, Any] | None) -> R1RewardJobStatus:

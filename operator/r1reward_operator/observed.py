@@ -40,6 +40,7 @@ class Observed:
         job: the R1RewardJob as it is on the wire.
         spec: its spec; None when it does not fit the model.
         problem: why the spec does not fit.
+        newer: the spec does not fit because it is of a newer version than this operator.
         status: its status.
         runtime: the runtime that it names.
         children: every object whose controller is the job.
@@ -54,6 +55,7 @@ class Observed:
     children: tuple[JsonObject, ...] = ()
     pods: tuple[JsonObject, ...] = ()
     problem: str = ""
+    newer: bool = False
     absent: frozenset[str] = frozenset()
 
     @property

@@ -21,7 +21,7 @@ from r1reward_operator.observed import Observed
 from r1reward_operator.plan import report
 from r1reward_operator.plan.conditions import Verdict, conditions
 from r1reward_operator.plan.leftovers import leftovers
-from r1reward_operator.plan.model import Obstacle, Plan, Settings
+from r1reward_operator.plan.model import Blocked, Obstacle, Plan, Settings
 from r1reward_operator.plan.news import news
 from r1reward_operator.plan.outcome import cached_status, refused
 from r1reward_operator.plan.situation import Situation, Step
@@ -45,10 +45,10 @@ def plan(
         return Plan()
 
     # 2. A spec that fits no model starts nothing. CEL refuses such specs; one can
-    #    be left from before an upgrade.
+    #    be left from before an upgrade. One of a newer version waits for its operator.
     spec = observed.spec
     if spec is None:
-        return _invalid(observed, now)
+        return _newer(observed, now) if observed.newer else _invalid(observed, now)
 
     # 3. A failed job whose spec.rerun has grown starts again.
     status = _rerun(observed.status, spec)
@@ -161,6 +161,23 @@ def _finished(
         delete_job=left == 0.0,
         requeue_after=_sooner(left or None, wait),
     )
+
+
+def _newer(observed: Observed, now: datetime) -> Plan:
+    """Says so and touches nothing: what runs goes on, what has ended stays ended."""
+    status = observed.status
+    if status.completion_time is not None:
+        return Plan()
+    blocked = Blocked(Reason.DEPENDENCY, observed.problem)
+    verdict = Verdict(text="", blocked=blocked)
+    after = status.model_copy(
+        update={
+            "conditions": conditions(verdict, _by_type(status), observed.generation, now),
+            "observed_generation": observed.generation,
+            "phase": ConditionType.BLOCKED.value,
+        }
+    )
+    return Plan(status=_wire(after), events=news(status, after))
 
 
 def _invalid(observed: Observed, now: datetime) -> Plan:
