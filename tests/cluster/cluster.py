@@ -20,6 +20,7 @@ from tests.cluster import (
     network,
     ownership,
     preflight,
+    refresh,
     s3,
     teardown,
     training_operator,
@@ -80,11 +81,12 @@ def up() -> Kubernetes:
             "controllers",
             lambda: control_plane.start_controllers(supervisor, kubernetes, authority),
         )
-        node.result()
+        changed = node.result()
         _timed("node", lambda: kubelet.start_kubelet(supervisor, kubernetes, authority))
         for part in (installed, dns, storage):
             part.result()
     _timed("training operator", lambda: training_operator.wait(supervisor, kubernetes))
+    refresh.restart_changed(kubernetes, changed)
     supervisor.check()
     print(f"the cluster is up ({time.monotonic() - begin:.0f} s): KUBECONFIG={layout.KUBECONFIG}")
     return kubernetes
@@ -134,10 +136,10 @@ def status() -> bool:
     return whole
 
 
-def _node(supervisor: Supervisor, official: str) -> None:
+def _node(supervisor: Supervisor, official: str) -> list[str]:
     bytecode.compile_environment()
     containerd.start(supervisor)
-    _load(official)
+    return _load(official)
 
 
 def _load(official: str) -> list[str]:
