@@ -79,11 +79,18 @@ manifests: env ## write CRDs and reference from the models, and the chart from t
 	$(RUN) -m r1reward_api.reference docs/reference.md
 	$(RUN) -m charts.generate
 
-# --- benchmarks ------------------------------------------------------------
+# --- benchmarks and soak --------------------------------------------------
 
 .PHONY: bench-digits
 bench-digits: env cluster-up ## 3 seeds of the example task, with the longer-SFT control
 	$(RUN) -m tests.bench.digits
+
+MINUTES ?= 60
+SEED ?=
+
+.PHONY: soak
+soak: env cluster-up ## an hour of random faults on small jobs (MINUTES=60, SEED=n)
+	$(RUN) -m tests.e2e.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 .PHONY: bench-gpu
 bench-gpu: ## loss and a training step of a 3B model on one GPU; needs torch and transformers

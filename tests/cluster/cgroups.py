@@ -23,6 +23,22 @@ def processes() -> set[int]:
     return found
 
 
+def container(identity: str) -> set[int]:
+    """The processes of one container.
+
+    Args:
+        identity: the runtime's, 64 hexadecimal digits, as a pod's status has it after
+            `containerd://`.
+    """
+    for group in _groups():
+        if group.name == identity:
+            with suppress(OSError):
+                found = {int(line) for line in (group / "cgroup.procs").read_text().split()}
+                if found:
+                    return found
+    return set()
+
+
 def remove() -> None:
     """Removes the pods' cgroups, which must be empty of processes."""
     for group in _groups():

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.digits.service`: teacher and judge over the OpenAI chat protocol."""
+"""`python -m tests.digits.service`: teacher and judge over the OpenAI chat protocol.
+
+With TEACHER_API_KEY in the environment every question must bring that key.
+"""
 
 import argparse
 import base64
 import binascii
-from typing import Any
+import os
+import time
+from typing import Annotated, Any
 
 import uvicorn
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, Header, HTTPException
 from pydantic import BaseModel
 
 from tests.digits.teacher import DigitsTeacher, judge, read_prompt
@@ -24,17 +29,40 @@ class ChatRequest(BaseModel):
     seed: int = 0
 
 
-def build_app() -> FastAPI:
-    """The service."""
+class _Outage:
+    """Until when questions are answered with 500, by the monotonic clock."""
+
+    until = 0.0
+
+
+def build_app(api_key: str | None = None) -> FastAPI:
+    """The service.
+
+    Args:
+        api_key: what every question must bring; None: questions need no key.
+    """
     app = FastAPI(title="digits teacher")
     teacher = DigitsTeacher()
+    outage = _Outage()
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
         return {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "tests"}]}
 
+    @app.post("/outage")
+    def begin_outage(seconds: float) -> dict[str, float]:
+        """From now on for so many seconds every question is answered with 500."""
+        outage.until = time.monotonic() + seconds
+        return {"seconds": seconds}
+
     @app.post("/v1/chat/completions")
-    def chat_completions(request: ChatRequest) -> dict[str, Any]:
+    def chat_completions(
+        request: ChatRequest, authorization: Annotated[str | None, Header()] = None
+    ) -> dict[str, Any]:
+        if time.monotonic() < outage.until:
+            raise HTTPException(500, "the teacher is out of order for a while")
+        if api_key is not None and authorization != f"Bearer {api_key}":
+            raise HTTPException(401, "the API key is missing or wrong")
         if request.model != MODEL:
             raise HTTPException(404, f"model {request.model!r} is not served")
         text, images = _content(request.messages)
@@ -85,7 +113,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     uvicorn.run(
-        build_app(), host=arguments.host, port=arguments.port, log_level="warning", access_log=False
+        build_app(os.environ.get("TEACHER_API_KEY")),
+        host=arguments.host,
+        port=arguments.port,
+        log_level="warning",
+        access_log=False,
     )
 
 

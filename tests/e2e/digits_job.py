@@ -2,6 +2,7 @@
 """The digits example on a cluster: operator, runtime, teacher, data, and the job itself."""
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,17 +31,18 @@ def digits_job(name: str = "digits", **sections: Mapping[str, Any] | None) -> di
     """
     job = load("digits/job.yaml")
     job["metadata"]["name"] = name
-    job["spec"] = _merged(job["spec"], sections)
+    job["spec"] = merged(job["spec"], sections)
     return job
 
 
-def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `change` merged in at any depth; None removes a field."""
     result = copy.deepcopy(dict(base))
     for key, value in change.items():
         if value is None:
             result.pop(key, None)
         elif isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
-            result[key] = _merged(result[key], value)
+            result[key] = merged(result[key], value)
         else:
             result[key] = copy.deepcopy(value)
     return result
@@ -77,12 +79,28 @@ def storage_secret(storage: Mapping[str, str], name: str = "s3") -> dict[str, An
     }
 
 
+def teacher_key(storage: Mapping[str, str]) -> str:
+    """The teacher's API key: of this store alone, and the same whenever it is asked for."""
+    return hashlib.sha256(f"teacher {storage['AWS_SECRET_ACCESS_KEY']}".encode()).hexdigest()[:40]
+
+
+def teacher_secret(storage: Mapping[str, str]) -> dict[str, Any]:
+    """The Secret that `apiKeySecretRef` of teacher and judge names."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "teacher"},
+        "stringData": {"api-key": teacher_key(storage)},
+    }
+
+
 def make_namespace(kubectl: Kubectl, storage: Mapping[str, str], namespace: str) -> None:
-    """A namespace that enforces Pod Security restricted, with the S3 Secret, and the runtime."""
+    """A namespace that enforces Pod Security restricted, with the Secrets of S3 and teacher,
+    and the runtime."""
     where = load("digits/namespace.yaml")
     where["metadata"]["name"] = namespace
     kubectl.apply(where, load("digits/runtime.yaml"))
-    kubectl.apply(storage_secret(storage), namespace=namespace)
+    kubectl.apply(storage_secret(storage), teacher_secret(storage), namespace=namespace)
 
 
 def prepare_namespace(kubectl: Kubectl, storage: Mapping[str, str]) -> None:

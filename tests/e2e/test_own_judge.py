@@ -24,7 +24,7 @@ def test_a_judge_of_the_jobs_own_is_ready_before_the_trainer_and_gone_with_the_s
     kubectl, bucket = cluster.kubectl, cluster.storage["R1_BUCKET"]
     upload_folder(Store.from_env(f"s3://{bucket}"), "digits/judge", build_judge(tmp_path / "judge"))
     verifier = {"judge": {"model": f"s3://{bucket}/digits/judge", "endpoint": None}}
-    verifier["judge"]["endpointModel"] = None
+    verifier["judge"] |= {"endpointModel": None, "apiKeySecretRef": None}
     job = digits_job.digits_job(NAME, **{**SMALL, "rl": {**SMALL["rl"], "verifier": verifier}})
     kubectl.run("-n", digits_job.NAMESPACE, "delete", "r1rj", NAME, "--ignore-not-found")
     kubectl.apply(job, namespace=digits_job.NAMESPACE)

@@ -104,3 +104,26 @@ def test_it_lists_its_model_and_refuses_others(service: TestClient) -> None:
     assert service.post("/v1/chat/completions", json=body).status_code == 404
     body["model"] = MODEL
     assert service.post("/v1/chat/completions", json=body).status_code == 400
+
+
+def test_with_a_key_it_refuses_whoever_brings_none() -> None:
+    guarded = TestClient(build_app("the-key"))
+    row = preference_rows()[0]
+    text = prompt_text(TEMPLATE, row.question, row.answer1, row.answer2)
+    body = chat_request(
+        Teacher(base_url="http://t/v1", model=MODEL), Question(text, row.images, 1.0, 5)
+    )
+    codes = [
+        guarded.post("/v1/chat/completions", json=body, headers=headers).status_code
+        for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": "Bearer the-key"})
+    ]
+    assert codes == [401, 401, 200]
+
+
+def test_it_is_out_of_order_for_as_long_as_it_is_told() -> None:
+    service = TestClient(build_app())
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
+    service.post("/outage?seconds=60")
+    assert service.post("/v1/chat/completions", json=body).status_code == 500
+    service.post("/outage?seconds=0")
+    assert service.post("/v1/chat/completions", json=body).status_code == 400
