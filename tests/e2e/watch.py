@@ -118,6 +118,12 @@ def condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
     return next((c for c in status.get("conditions", []) if c["type"] == kind), None)
 
 
+def stage(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A stage's entry; of one that is not there yet, one that is Pending without attempts."""
+    pending = {"name": name, "phase": "Pending", "attempt": 0}
+    return next((s for s in status.get("stages", []) if s["name"] == name), pending)
+
+
 def is_true(status: Mapping[str, Any], kind: str) -> bool:
     """Whether the condition of a type is True."""
     found = condition(status, kind)
