@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from r1reward_api.constants import STAGES, Stage
+from r1reward_api.constants import STAGES, Role, Stage
 from tests.e2e import digits_job, watch
 from tests.e2e.connection import Connection
 from tests.e2e.soak import checks, jobs, machine
@@ -140,6 +140,24 @@ def test_a_container_that_needs_more_memory_than_its_limit_fails_as_oom_killed(s
     assert (stage["attempt"], stage["programFailures"]) == (2, 2)
     assert "memory than its limit" in condition["message"]
     gone(site, "memory")
+
+
+def test_a_crash_of_one_trainer_is_the_programs_although_its_peer_is_cleaned_away(site: Site):
+    apply(site, "crash", data={"seed": 6}, rl=None, sft={"maxSteps": 2000})
+    until(site, "crash", "sft runs", in_phase("sft", "Running"), STAGE_SECONDS)
+    machine.crash(site.running_pods(["crash"], Role.TRAINER)[0])
+    status = until(
+        site,
+        "crash",
+        "the attempt ended",
+        in_phase("sft", "Retrying", "Failed"),
+        120,
+    )
+    stage = watch.stage(status, "sft")
+    # The training operator deletes the other pod at once: that is no loss of infrastructure.
+    assert stage["reason"] == "ProgramError", stage["message"]
+    assert (stage.get("programFailures", 0), stage.get("infrastructureFailures", 0)) == (1, 0)
+    gone(site, "crash")
 
 
 def test_a_node_that_does_not_answer_costs_an_attempt_as_infrastructure_and_no_more(site: Site):

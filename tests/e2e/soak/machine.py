@@ -21,6 +21,13 @@ def kill_first_process(pod: Mapping[str, Any]) -> None:
             _send(pid, signal.SIGKILL)
 
 
+def crash(pod: Mapping[str, Any]) -> None:
+    """SIGABRT to all but process 1, as by a fault in native code: process 1 reports it."""
+    for pid in _processes(pod):
+        if _pid_inside(pid) > 1:
+            _send(pid, signal.SIGABRT)
+
+
 def freeze(pod: Mapping[str, Any]) -> None:
     """SIGSTOP to every process of a pod's containers."""
     for pid in _processes(pod):
