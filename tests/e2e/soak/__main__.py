@@ -43,19 +43,23 @@ def main() -> int:
     try:
         soak.run()
         soak.problems += _left_over(site)
+    except BaseException as error:
+        soak.problems.append(f"the soak ended early: {type(error).__name__}: {error}")
+        raise
     finally:
-        _scale_operator(site.kubectl, 1)
         result = {
             "command": f"make soak MINUTES={arguments.minutes:g} SEED={seed}",
             "date": began.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "machine": f"{os.cpu_count()} CPUs",
-            "versions": versions() | {f.name: f.version for f in FAMILIES if f.module},
+            "versions": versions(),
+            "cluster": {f.name: f.version for f in FAMILIES if f.module},
             "seed": seed,
             "minutes": round(soak.elapsed() / 60, 1),
             **summary(soak),
         }
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        _scale_operator(site.kubectl, 1)
     _say(f"\n{len(soak.faults)} faults, {len(soak.entries)} jobs: {arguments.out}")
     for problem in soak.problems:
         _say(f"PROBLEM {problem}")

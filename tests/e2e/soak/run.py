@@ -73,14 +73,25 @@ class Soak:
         seed: of faults and jobs.
         seconds: how long faults come and jobs are started.
         say: where the run tells what it does, a line at a time.
+        monotonic, sleep: the clock.
     """
 
-    def __init__(self, site: Site, seed: int, seconds: float, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        site: Site,
+        seed: int,
+        seconds: float,
+        say: Callable[[str], None],
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._site = site
         self._seed = seed
         self._seconds = seconds
         self._say = say
-        self._start = time.monotonic()
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._start = monotonic()
         self._draws = schedule(seed, {f.name: f.weight for f in FAULTS})
         self._next = next(self._draws)
         self._due = self._next.pause
@@ -106,7 +117,7 @@ class Soak:
                 self._start_jobs()
                 self._work_on_faults()
                 self._draw_table()
-                time.sleep(LOOK_SECONDS)
+                self._sleep(LOOK_SECONDS)
         finally:
             self._end_fault()
         for entry in self._running():
@@ -114,7 +125,7 @@ class Soak:
 
     def elapsed(self) -> float:
         """Seconds since the begin."""
-        return round(time.monotonic() - self._start, 1)
+        return round(self._monotonic() - self._start, 1)
 
     def _is_over(self) -> bool:
         now = self.elapsed()
