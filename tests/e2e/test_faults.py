@@ -67,8 +67,8 @@ class Walk:
         """Lets a fault of the soak's table happen now, to a pod of the role if it has one."""
         fault = BY_NAME[name]
         candidates = fault.candidates if role is None else pods_of(role)
-        target = candidates(self.site, [NAME])[0]
         self._read_logs()
+        target = candidates(self.site, [NAME])[0]
         self._happens(name, target, 0.0, lambda: fault.begin(self.site, target))
 
     def without_s3(self, seconds: float) -> None:
@@ -146,7 +146,7 @@ def walk(cluster: Connection) -> Iterator[Walk]:
         seed=int(time.time()) % 2**31,
         runtimeRef={"name": RUNTIME},
         sft={"maxSteps": 120},
-        rl={"maxSteps": 6},
+        rl={"maxSteps": 10},
     )
     site.apply(job)
     walk = Walk(site, job, Store(f"s3://{values['R1_BUCKET']}/artifacts/{NAMESPACE}", values))
