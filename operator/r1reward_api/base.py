@@ -81,16 +81,42 @@ class Mutable:
 OPERATIONAL = Operational()
 MUTABLE = Mutable()
 
+
+def in_words(pattern: str, message: str) -> Rule:
+    """A pattern with its refusal in words. Beside `Field(pattern=…)`, which Python checks and
+    whose refusal says only the pattern; in the CRD this rule takes its place."""
+    return Rule(f"self.matches(r'{pattern}')", message)
+
+
+NO_PARENT = Rule("!(self + '/').contains('/../')", "must not contain ..")
+"""For paths: clients of object storage resolve `..`, and would leave bucket or folder."""
+
+BUCKET_AND_KEY = r"s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[^?#]*)?"
+_OBJECT_URI = rf"^{BUCKET_AND_KEY}$"
+_DNS_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+_SECRET_KEY = r"^[-._a-zA-Z0-9]+$"
+
 ShortText = Annotated[str, Field(min_length=1, max_length=253)]
 DnsName = Annotated[
-    str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    str,
+    Field(min_length=1, max_length=253, pattern=_DNS_NAME),
+    in_words(
+        _DNS_NAME,
+        "must be a name of lower-case letters, digits, '-' and '.', such as my-name",
+    ),
 ]
-SecretKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+SecretKey = Annotated[
+    str,
+    Field(min_length=1, max_length=253, pattern=_SECRET_KEY),
+    in_words(_SECRET_KEY, "must be a key of letters, digits, '-', '_' and '.', such as api-key"),
+]
 ObjectUri = Annotated[
     str,
-    Field(max_length=1024, pattern=r"^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/[^?#]*)?$"),
-    Rule(
-        "self.matches('^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9](/.*)?$')",
-        "must look like s3://bucket/prefix; bucket names have 3 to 63 lower-case characters",
+    Field(max_length=1024, pattern=_OBJECT_URI),
+    in_words(
+        _OBJECT_URI,
+        "must look like s3://bucket/prefix, without ? and #; bucket names have 3 to 63 "
+        "lower-case characters",
     ),
+    NO_PARENT,
 ]

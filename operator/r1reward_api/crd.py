@@ -13,7 +13,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel
 
-from r1reward_api.base import Mutable, Rule
+from r1reward_api.base import Mutable, Rule, in_words
 from r1reward_api.constants import GROUP, VERSION
 from r1reward_api.keys import is_marked
 from r1reward_api.names import JOB_NAME_PATTERN
@@ -201,6 +201,8 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
                 continue
             case "default":
                 continue
+            case "pattern" if _is_in_words(value, schema):
+                continue
             case "description":
                 out[key] = value.replace("\n", " ")
             case _:
@@ -212,6 +214,12 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
     if schema.get("default") is not None:
         out["default"] = _default(out, schema["default"])
     return out
+
+
+def _is_in_words(pattern: str, schema: dict[str, Any]) -> bool:
+    """Whether a rule demands the same with a message for people: one refusal is enough."""
+    rule = in_words(pattern, "").rule
+    return any(r["rule"] == rule for r in schema.get("x-kubernetes-validations", ()))
 
 
 def _default(schema: dict[str, Any], value: Any) -> Any:

@@ -48,10 +48,9 @@ def load_image(data: bytes) -> tuple[Image.Image, bytes]:
         raise InvalidImage(
             f"{len(data)} bytes beginning with {data[:8]!r} are no PNG, JPEG or WebP file"
         ) from error
-    except InvalidImage:
+    except (InvalidImage, MemoryError):
         raise
-    # Pillow's decoders raise these, and several more kinds, for damaged files.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise whatever a file's damage leads to
         raise InvalidImage(f"the image cannot be decoded: {error}") from error
     size = _usable_size(*image.size)
     if size != image.size:

@@ -5,20 +5,29 @@ from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
-from r1reward_api.base import ApiModel, DnsName, Rule, SecretKey, ShortText
+from r1reward_api.base import (
+    BUCKET_AND_KEY,
+    NO_PARENT,
+    ApiModel,
+    DnsName,
+    SecretKey,
+    ShortText,
+    in_words,
+)
 
-_NUMBER = r"(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
-_QUANTITY = rf"^(\+|-)?{_NUMBER}(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?{_NUMBER}))?$"
+_QUANTITY = r"^[0-9]*\.?[0-9]+([numkMGTPE]|[KMGTPE]i|[eE][0-9]+)?$"
 Quantity = Annotated[
     str | int,
     WithJsonSchema(
         {
             "x-kubernetes-int-or-string": True,
             "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "minimum": 0,
             "pattern": _QUANTITY,
         }
     ),
 ]
+"""As Kubernetes writes them (500m, 2, 16Gi), but never negative."""
 FreeObject = Annotated[
     dict[str, Any],
     WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
@@ -33,11 +42,33 @@ Labels = Annotated[
     ],
     Field(max_length=32),
 ]
+_HTTP_URL = r"^https?://[^/?#@\s]+(/[^?#\s]*)?$"
 HttpUrl = Annotated[
     str,
-    Field(max_length=1024),
-    Rule("isURL(self) && self.startsWith('http')", "must be an http:// or https:// URL"),
+    Field(max_length=1024, pattern=_HTTP_URL),
+    in_words(
+        _HTTP_URL,
+        "must be an http:// or https:// URL such as https://host:port/v1, without user, "
+        "password or query",
+    ),
 ]
+_HUB_REPOSITORY = r"hf://[a-zA-Z0-9][-._a-zA-Z0-9]*/[a-zA-Z0-9][-._a-zA-Z0-9]*/?"
+_CLAIM_PATH = r"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.*)?"
+_MODEL_URI = rf"^({_HUB_REPOSITORY}|{BUCKET_AND_KEY}|{_CLAIM_PATH})$"
+_FETCHED_MODEL_URI = rf"^({_HUB_REPOSITORY}|{BUCKET_AND_KEY})$"
+ModelUri = Annotated[
+    str,
+    Field(max_length=1024, pattern=_MODEL_URI),
+    in_words(_MODEL_URI, "must be hf://organisation/name, s3://bucket/prefix or pvc://claim/path"),
+    NO_PARENT,
+]
+FetchedModelUri = Annotated[
+    str,
+    Field(max_length=1024, pattern=_FETCHED_MODEL_URI),
+    in_words(_FETCHED_MODEL_URI, "must be hf://organisation/name or s3://bucket/prefix"),
+    NO_PARENT,
+]
+"""Of a model that a server downloads itself: it mounts no claim."""
 
 
 class LocalSecretRef(ApiModel):
@@ -80,14 +111,26 @@ class Toleration(ApiModel):
     """How long NoExecute is tolerated, in seconds."""
 
 
+_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+
 class EnvVar(ApiModel):
     """A plain environment variable; secrets are never given this way."""
 
-    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=128, pattern=_VARIABLE),
+        in_words(_VARIABLE, "must be a name of letters, digits and '_', such as NCCL_DEBUG"),
+    ]
     """Name of the variable."""
     value: Annotated[str, Field(max_length=4096)] = ""
     """Its value."""
 
 
-Image = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
+_IMAGE = r"^[^\s]+$"
+Image = Annotated[
+    str,
+    Field(min_length=1, max_length=512, pattern=_IMAGE),
+    in_words(_IMAGE, "must be an image such as registry.example/r1reward/trainer:tag"),
+]
 Name = ShortText

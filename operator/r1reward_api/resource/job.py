@@ -14,21 +14,13 @@ from r1reward_api.resource.common import (
     Image,
     Labels,
     LocalSecretRef,
+    ModelUri,
     ResourceRequirements,
     SecretKeyRef,
     Toleration,
 )
 from r1reward_api.resource.status import R1RewardJobStatus
 from r1reward_api.resource.training import Replicas, RlSpec, Seed, SftSpec
-
-ModelUri = Annotated[
-    str,
-    Field(max_length=1024, pattern=r"^(hf|s3|pvc)://.+$"),
-    Rule(
-        "self.matches('^(hf|s3|pvc)://.+$')",
-        "must be hf://organisation/name, s3://bucket/prefix or pvc://claim/path",
-    ),
-]
 
 
 class RuntimeRef(ApiModel):
@@ -88,6 +80,13 @@ class Holdout(ApiModel):
 
 class DataSpec(ApiModel):
     """The preference data."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.minPixels <= self.maxPixels",
+            "minPixels must not be more than maxPixels: raise maxPixels or lower minPixels",
+        ),
+    )
 
     preferences: Annotated[list[PreferenceSource], Field(min_length=1, max_length=64)]
     """Where the rows lie."""
@@ -314,6 +313,11 @@ class R1RewardJobSpec(ApiModel):
             "(has(self.sft) && 'SFT' in self.evaluate.models && g.notWorseThan == 'Base'))",
             "a gate's notWorseThan must name weights that the job trains before its last ones: "
             "leave it out, or add the section that trains them",
+        ),
+        Rule(
+            "self.evaluate.models.exists(m, m == 'Base' || (m == 'SFT' && has(self.sft)) || "
+            "(m == 'RL' && has(self.rl)))",
+            "evaluate.models names only stages that this job has not: add Base",
         ),
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from r1reward_api.base import MUTABLE, OPERATIONAL, ApiModel, ObjectUri, Rule
-from r1reward_api.resource.common import HttpUrl, SecretKeyRef
+from r1reward_api.resource.common import FetchedModelUri, HttpUrl, SecretKeyRef
 
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -140,7 +140,7 @@ class Judge(ApiModel):
         ),
     )
 
-    model: Annotated[str, Field(max_length=1024)] | None = None
+    model: FetchedModelUri | None = None
     """Model URI (hf://, s3://) of a judge that the job deploys."""
     endpoint: HttpUrl | None = None
     """Base URL of an OpenAI-compatible service, ending in /v1."""

@@ -77,17 +77,45 @@ def test_what_is_not_written_has_the_papers_value(apiserver: Kubernetes):
         ("metadata.name", "7b", "beginning with a letter"),
         ("spec.model.uri", "Qwen/Qwen2.5-VL-7B", "must be hf://organisation/name"),
         ("spec.model.uri", "http://example.com/model", "must be hf://organisation/name"),
+        ("spec.model.uri", "hf://Qwen2.5-VL-7B", "must be hf://organisation/name"),
+        ("spec.model.uri", "hf://Qwen/Qwen2.5 VL", "must be hf://organisation/name"),
+        ("spec.model.uri", "s3://Models/base", "must be hf://organisation/name"),
+        ("spec.model.uri", "pvc://Claim_1/base", "must be hf://organisation/name"),
+        ("spec.model.uri", "pvc://models/../etc", "must not contain .."),
+        ("spec.model.uri", "hf://a/" + "b" * 1024, "may not be more than 1024"),
+        ("spec.model.uri", 7, "must be of type string"),
+        ("spec.model.uri", ..., "Required value"),
         ("spec.storage.uri", "s3://x", "must look like s3://bucket/prefix"),
+        ("spec.storage.uri", "s3://bucket/a?versionId=1", "without ? and #"),
+        ("spec.storage.uri", "s3://bucket/../other", "must not contain .."),
+        ("spec.storage.secretRef.name", "My_Secret", "lower-case letters, digits, '-' and '.'"),
         ("spec.storage.uri", "reward-models", "must look like s3://bucket/prefix"),
         ("spec.storage.secretRef", ..., "exactly one of secretRef and serviceAccountName"),
         ("spec.storage.serviceAccountName", "x", "exactly one of secretRef and"),
+        ("spec.runtimeRef.name", "H100_x8", "lower-case letters, digits, '-' and '.'"),
+        ("spec.queueName", "GPUs", "lower-case letters, digits, '-' and '.'"),
         ("spec.data.preferences", [], "at least 1 items"),
+        ("spec.data.preferences", ..., "Required value"),
+        ("spec.data.preferences", [{"uri": "rows/x.parquet"}], "must look like s3://bucket/"),
+        ("spec.data.preferences", [{"url": "s3://bucket/x"}], "unknown field"),
+        ("spec.data.minPixels", 600_000, "raise maxPixels or lower minPixels"),
+        ("spec.data.maxPromptTokens", 8, "greater than or equal to 16"),
+        ("spec.data.maxPromptTokens", "20k", "must be of type integer"),
+        ("spec.data.maxBadRows", -1, "greater than or equal to 0"),
         ("spec.data.holdout.fraction", 0, "greater than 0"),
         ("spec.data.holdout.fraction", 1, "less than 1"),
         ("spec.data.promptTemplate", "{question}", "must contain {question}, {answer1}"),
         ("spec.annotate.teacher.baseUrl", "api.openai.com", "must be an http:// or https:// URL"),
+        ("spec.annotate.teacher.baseUrl", "httpx://teacher/v1", "must be an http:// or https://"),
+        ("spec.annotate.teacher.baseUrl", "http://", "must be an http:// or https:// URL"),
+        ("spec.annotate.teacher.baseUrl", "http://me:word@teacher/v1", "without user, password"),
+        ("spec.annotate.teacher.apiKeySecretRef.key", "api key", "must be a key of letters"),
         ("spec.annotate", ..., "add an annotate section, or give sft.chains"),
         ("spec.rl.sampling.promptsPerStep", 100, "miniBatchSize must divide"),
+        ("spec.rl.miniBatchSize", 512, "miniBatchSize must divide"),
+        ("spec.sft.batchSize", 0, "greater than or equal to 1"),
+        ("spec.sft.batchSize", 2.5, "must be of type integer"),
+        ("spec.sft.chains", "own.jsonl", "must look like s3://bucket/prefix"),
         ("spec.rl.algorithm.baseline", "Group", "samplesPerPrompt of 2 or more"),
         ("spec.rl.algorithm.name", "PPO", "StableReinforce"),
         ("spec.rl.learningRate", "fast", "must be of type number"),
@@ -107,6 +135,16 @@ def test_what_is_not_written_has_the_papers_value(apiserver: Kubernetes):
             {"models": ["SFT"], "gates": [{"metric": "Accuracy", "notWorseThan": "SFT"}]},
             "weights that the job trains before its last ones",
         ),
+        (
+            "spec.rl.verifier.judge",
+            {"model": "Qwen/Qwen2.5-7B"},
+            "must be hf://organisation/name or",
+        ),
+        ("spec.rl.verifier.judge", {"model": "pvc://models/judge"}, "hf://organisation/name or s3"),
+        ("spec.rl.verifier.judge", {"endpoint": "judge:8000"}, "must be an http:// or https://"),
+        ("spec.overrides", {"roles": {"rollouts": {}}}, "roles are: prepare, annotate, trainer"),
+        ("spec.overrides", {"trainerImage": "a b"}, "must be an image such as"),
+        ("spec.overrides", {"roles": {"trainer": {"env": [{"name": "A B"}]}}}, "letters, digits"),
         ("spec.rerun", -1, "greater than or equal to 0"),
         ("spec.lr", 1, "unknown field"),
     ],
@@ -122,6 +160,58 @@ def test_a_broken_job_is_refused_with_the_remedy(
 def test_gates_against_earlier_weights_are_accepted(apiserver: Kubernetes):
     gates = [{"metric": "Accuracy", "minimum": 0.7, "notWorseThan": "SFT"}]
     assert "created" in dry_run(apiserver, changed("spec.evaluate.gates", gates))
+
+
+@pytest.mark.parametrize("amount", ["lots", "1GB", "-1Gi", "1 Gi", "", -1])
+def test_an_amount_that_is_no_quantity_is_refused_with_its_place(
+    apiserver: Kubernetes, amount: str | int
+):
+    roles = {"rollout": {"resources": {"limits": {"memory": amount}}}}
+    with pytest.raises(ClusterError) as refused:
+        dry_run(apiserver, changed("spec.overrides", {"roles": roles}))
+    assert f"spec.overrides.roles.rollout.resources.limits.memory: Invalid value: {amount}" in (
+        str(refused.value).replace('"', "")
+    )
+
+
+@pytest.mark.parametrize("amount", ["16Gi", "500m", "1.5", "1e9", 2, 0])
+def test_an_amount_as_kubernetes_writes_it_is_accepted(apiserver: Kubernetes, amount: str | int):
+    roles = {"rollout": {"resources": {"limits": {"memory": amount}}}}
+    assert "created" in dry_run(apiserver, changed("spec.overrides", {"roles": roles}))
+
+
+def test_an_evaluation_that_would_have_no_model_is_refused(apiserver: Kubernetes):
+    job = changed("spec.evaluate.models", ["RL"])
+    del job["spec"]["rl"]
+    with pytest.raises(ClusterError, match=r"evaluate\.models names only stages .* add Base"):
+        dry_run(apiserver, job)
+
+
+RUNTIME = yaml.safe_load((ROOT / "tests/e2e/manifests/digits/runtime.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "words"),
+    [
+        ("images", {"trainer": "a b", "rollout": "x"}, "must be an image such as"),
+        ("images", {"rollout": "x"}, "spec.images.trainer: Required value"),
+        ("roles", {"trainers": {}}, "roles are: prepare, annotate, trainer"),
+        ("roles", {"trainer": {"sharedMemory": "lots"}}, "spec.roles.trainer.sharedMemory"),
+        ("roles", {"trainer": {"caches": [{"claimName": "A_B", "mountPath": "/c"}]}}, "lower-case"),
+        ("allowedOverrides", ["image"], "image in allowedOverrides needs allowedImagePrefixes"),
+        ("allowedOverrides", ["securityContext"], 'supported values: "resources"'),
+        ("serving", {"maxModelLength": 10}, "greater than or equal to 64"),
+        ("serving", {"dtype": "float16"}, 'supported values: "float32", "bfloat16"'),
+        ("limits", {"workers": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_a_broken_runtime_is_refused_with_the_remedy(
+    apiserver: Kubernetes, section: str, value: Any, words: str
+):
+    runtime = {**RUNTIME, "spec": {**RUNTIME["spec"], section: value}}
+    with pytest.raises(ClusterError) as refused:
+        dry_run(apiserver, runtime)
+    assert words in str(refused.value)
 
 
 @pytest.mark.parametrize(
