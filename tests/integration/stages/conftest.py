@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from r1reward_trainer.data.rows import Row, write_rows
 from tests.digits.model import build_model
 from tests.integration.stages.harness import Workplace
+from tests.integration.stages.preparing import ROWS, spec_of
 
 
 @pytest.fixture
@@ -28,3 +31,13 @@ def model_uri(workplace: Workplace, model_folder: Path) -> str:
     for file in model_folder.iterdir():
         store.put_file(file, file.name)
     return uri
+
+
+@pytest.fixture
+def spec(workplace: Workplace, model_uri: str, tmp_path: Path) -> dict[str, Any]:
+    """Of a job over ROWS, which lie in S3 as Parquet."""
+    write_rows(tmp_path / "rows", ROWS, Row)
+    workplace.open_store(f"{workplace.root}/rows").put_file(
+        tmp_path / "rows/part-00000.parquet", "part-00000.parquet"
+    )
+    return spec_of(workplace, model_uri)

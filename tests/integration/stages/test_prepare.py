@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import base64
 import json
 import threading
 from pathlib import Path
@@ -10,68 +9,13 @@ import pytest
 from r1reward_api.constants import Stage
 from r1reward_api.keys import planned_key
 from r1reward_api.reasons import Reason
-from r1reward_api.wire.manifest import StageManifest
 from r1reward_trainer.codedigest import code_digests
 from r1reward_trainer.data.rows import Row, open_annotated, open_rows, write_rows
-from r1reward_trainer.outcome import ConfigurationError, Interrupted, Outcome
+from r1reward_trainer.outcome import ConfigurationError, Interrupted
 from r1reward_trainer.stages import prepare
-from r1reward_trainer.storage.outputs import download_files, find, publish, upload_output
-from tests.digits.rows import TEMPLATE, preference_rows
+from r1reward_trainer.storage.outputs import find, publish, upload_output
 from tests.integration.stages.harness import SERVING, Workplace
-
-ROWS = preference_rows()[:80]
-"""20 images, four rows each."""
-
-
-def spec_of(workplace: Workplace, model_uri: str, **sections: Any) -> dict[str, Any]:
-    data = {
-        "preferences": [{"uri": f"{workplace.root}/rows/*.parquet"}],
-        "promptTemplate": TEMPLATE,
-        "minPixels": 784,
-        "maxPixels": 3136,
-        "maxPromptTokens": 64,
-        "holdout": {"fraction": 0.2},
-    }
-    return {
-        "runtimeRef": {"name": "cpu"},
-        "model": {"uri": model_uri},
-        "data": data | sections.pop("data", {}),
-        "evaluate": {"maxNewTokens": 32},
-        **sections,
-    }
-
-
-@pytest.fixture
-def spec(workplace: Workplace, model_uri: str, tmp_path: Path) -> dict[str, Any]:
-    write_rows(tmp_path / "rows", ROWS, Row)
-    workplace.open_store(f"{workplace.root}/rows").put_file(
-        tmp_path / "rows/part-00000.parquet", "part-00000.parquet"
-    )
-    return spec_of(workplace, model_uri)
-
-
-def run(workplace: Workplace, spec: dict[str, Any]) -> Outcome:
-    return prepare.run(workplace.config(spec, Stage.PREPARE), workplace.context(Stage.PREPARE))
-
-
-def output(workplace: Workplace, manifest: StageManifest, name: str) -> Path:
-    found = manifest.outputs[name]
-    folder = workplace.folder / f"out-{name}"
-    prefix = f"stages/prepare/{manifest.key}/{found.path}"
-    download_files(workplace.store, prefix, found.files, folder)
-    return folder
-
-
-def put_jsonl(workplace: Workplace, name: str, records: list[Any]) -> None:
-    lines = [r if isinstance(r, str) else json.dumps(r) for r in records]
-    store = workplace.open_store(f"{workplace.root}/{Path(name).parent}")
-    store.put(Path(name).name, "\n".join(lines).encode())
-
-
-def record(row: Row, **changes: Any) -> dict[str, Any]:
-    values = {name: getattr(row, name) for name in Row.__slots__}
-    images = [base64.b64encode(image).decode() for image in row.images]
-    return {**values, "images": images, **changes}
+from tests.integration.stages.preparing import ROWS, output, put_jsonl, record, run
 
 
 def test_rows_and_model_are_staged_split_by_image_and_balanced(

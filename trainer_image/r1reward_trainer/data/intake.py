@@ -15,7 +15,7 @@ from r1reward_trainer.data.split import ImageHash, image_hash
 
 RowT = TypeVar("RowT", bound=Row)
 Parse = Callable[[Record, ReadImage], RowT]
-Check = Callable[[Row], None]
+Check = Callable[[RowT], None]
 """Raises BadRecord for a row that the model cannot take."""
 
 
@@ -35,12 +35,13 @@ class Intake:
 
 
 _EXAMPLES = 3
+_EXAMPLE_CHARACTERS = 250
 
 
 def take_in(
     files: list[SourceFile],
     parse: Parse[RowT],
-    check: Check,
+    check: Check[RowT],
     spool: RowWriter[RowT],
     quarantine: Path,
     scratch: Path,
@@ -91,7 +92,8 @@ def _read_all(
 def _note_bad(intake: Intake, position: Position, error: BadRecord) -> None:
     intake.quality.note_bad(error.reason)
     if len(intake.bad_examples) < _EXAMPLES:
-        intake.bad_examples.append(f"{position.uri} line {position.line}: {error.detail}")
+        detail = error.detail[:_EXAMPLE_CHARACTERS]
+        intake.bad_examples.append(f"{position.uri} line {position.line}: {detail}")
 
 
 def _bad_row(position: Position, record: Record | BadRecord, error: BadRecord) -> dict[str, object]:

@@ -1,15 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a row's prompt fits into data.maxPromptTokens."""
+"""Whether prompts can be made for a model, and whether a row's fits into the lengths allowed."""
 
+import io
 from pathlib import Path
 
+from PIL import Image
+
+from r1reward_api.reasons import Reason
 from r1reward_api.resource.job import DataSpec
-from r1reward_trainer.data.rows import Row
+from r1reward_trainer.data.rows import AnnotatedRow, Row
 from r1reward_trainer.data.schema import BadReason, BadRecord
+from r1reward_trainer.outcome import ConfigurationError
 from r1reward_trainer.render import PromptTooLong, Renderer
 
 _FEWEST_PIXELS_PER_TOKEN = 14 * 14
 """No vision tower in use spends more than one token on a patch of this size."""
+
+
+def check_rendering(model: Path, uri: str, data: DataSpec) -> None:
+    """Makes a prompt with an image, as every later stage will.
+
+    Args:
+        model: folder with tokenizer and processor.
+        uri: for messages.
+        data: template and limits.
+
+    Raises:
+        ConfigurationError: InvalidModel, when the model's processor is of another kind.
+    """
+    buffer = io.BytesIO()
+    Image.new("RGB", (56, 56)).save(buffer, "PNG")
+    try:
+        Renderer.from_folder(model, data).prompt("q", "a", "b", [buffer.getvalue()])
+    except PromptTooLong:
+        return  # the rows will say so, each with its length
+    except ConfigurationError as error:
+        raise ConfigurationError(error.reason, f"spec.model.uri {uri}: {error.message}") from error
+    except Exception as error:  # each family's processor fails in its own way
+        raise ConfigurationError(
+            Reason.INVALID_MODEL,
+            f"spec.model.uri {uri}: its processor makes no prompts as Qwen2.5-VL's does "
+            f"({type(error).__name__}: {str(error)[:200]}); give a model of that family",
+        ) from error
 
 
 class PromptCheck:
@@ -45,3 +77,34 @@ class PromptCheck:
     def _bound(self, row: Row) -> int:
         texts = sum(len(text.encode()) for text in (row.question, row.answer1, row.answer2))
         return texts + len(row.images) * self._image_bound
+
+
+class ChainCheck:
+    """Raises BadRecord for a row whose prompt is too long, or whose prompt and response are
+    together.
+
+    Args:
+        model: folder with tokenizer and processor.
+        data: template and limits.
+        max_model_length: tokens of prompt and response.
+    """
+
+    def __init__(self, model: Path, data: DataSpec, max_model_length: int) -> None:
+        self._check_prompt = PromptCheck(model, data)
+        self._renderer = Renderer.from_folder(model, data)
+        self._longest_prompt = data.max_prompt_tokens
+        self._limit = max_model_length
+
+    def __call__(self, row: AnnotatedRow) -> None:
+        """Raises BadRecord when either is too long."""
+        self._check_prompt(row)
+        if self._longest_prompt + len(row.response.encode()) < self._limit:
+            return  # a byte-level token covers at least a byte; one more ends the response
+        prompt = self._renderer.prompt(row.question, row.answer1, row.answer2, row.images)
+        tokens, response = len(prompt.token_ids), len(self._renderer.response_ids(row.response))
+        if tokens + response > self._limit:
+            raise BadRecord(
+                BadReason.RESPONSE_TOO_LONG,
+                f"prompt and response have {tokens} + {response} tokens; the runtime's "
+                f"serving.maxModelLength is {self._limit}",
+            )

@@ -15,6 +15,7 @@ from r1reward_trainer.method.verdict import format_ok, parse_verdict
 MAX_TEXT_BYTES = 100_000
 MAX_ID_BYTES = 1024
 _DATA_URL = "data:"
+_SHOWN_CHARACTERS = 200
 
 Record = Mapping[str, Any]
 ReadImage = Callable[[str], bytes]
@@ -40,6 +41,7 @@ class BadReason(StrEnum):
     IMAGE_INVALID = "image-invalid"
     PROMPT_TOO_LONG = "prompt-too-long"
     WRONG_RESPONSE = "wrong-response"
+    RESPONSE_TOO_LONG = "response-too-long"
 
 
 class BadRecord(ValueError):
@@ -121,9 +123,12 @@ def parse_chain(record: Record, max_images: int, read_image: ReadImage) -> Annot
 
 
 def _value(record: Record, name: str) -> Any:
-    value = record.get(name)
+    if name not in record:
+        there = ascii(", ".join(record))[:_SHOWN_CHARACTERS]
+        raise BadRecord(BadReason.MISSING_FIELD, f"{name} is missing; there are {there}")
+    value = record[name]
     if value is None:
-        raise BadRecord(BadReason.MISSING_FIELD, f"{name} is missing")
+        raise BadRecord(BadReason.MISSING_FIELD, f"{name} is null")
     return value
 
 
@@ -157,7 +162,8 @@ def _gold(record: Record) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadRecord(BadReason.WRONG_TYPE, f"gold is {type(value).__name__}, must be 1 or 2")
     if value not in (1, 2):
-        raise BadRecord(BadReason.WRONG_GOLD, f"gold is {value}, must be 1 or 2")
+        shown = str(value)[:_SHOWN_CHARACTERS]
+        raise BadRecord(BadReason.WRONG_GOLD, f"gold is {shown}, must be 1 or 2")
     return value
 
 

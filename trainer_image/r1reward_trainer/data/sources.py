@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -32,6 +33,8 @@ MAX_LINE_BYTES = 256 * 2**20
 MAX_IMAGE_BYTES = 64 * 2**20
 """Of an image that lies beside a JSONL file."""
 MAX_PATH_CHARACTERS = 500
+REQUIRED_COLUMNS = tuple(name for name in PREFERENCE_COLUMNS if name != "source")
+_SHOWN_CHARACTERS = 300
 _BATCH_ROWS = 64
 _CACHED_IMAGES = 8
 
@@ -79,8 +82,8 @@ def folder_and_pattern(uri: str) -> tuple[str, re.Pattern[str]]:
     return f"s3://{bucket}/{folder}".rstrip("/"), re.compile(expression)
 
 
-def find_files(uri: str, open_store: Callable[[str], Store]) -> list[SourceFile]:
-    """The files behind a URI, in the order of their keys.
+def find_files(field: str, uri: str, open_store: Callable[[str], Store]) -> list[SourceFile]:
+    """The files behind a field's URI, in the order of their keys.
 
     Raises:
         ConfigurationError: when there is none, or one is neither Parquet nor JSONL.
@@ -95,14 +98,14 @@ def find_files(uri: str, open_store: Callable[[str], Store]) -> list[SourceFile]
     if not files:
         raise ConfigurationError(
             Reason.INVALID_DATA,
-            f"no object matches {uri}; `*` stands for any letters but `/` within a folder",
+            f"{field}: no object matches {uri}; `*` stands for any letters but `/` within a folder",
         )
     for file in files:
         if not file.name.endswith(SUFFIXES):
             raise ConfigurationError(
                 Reason.INVALID_DATA,
-                f"{file.uri} is neither .parquet nor .jsonl; write the suffix into the URI, "
-                "such as /*.parquet",
+                f"{field}: {file.uri} is neither .parquet nor .jsonl; write the suffix into the "
+                "URI, such as /*.parquet",
             )
     return files
 
@@ -151,12 +154,22 @@ def _parquet(path: Path, uri: str) -> Iterator[RecordOrFault]:
     wanted = [*PREFERENCE_COLUMNS, *ANNOTATION_COLUMNS]
     try:
         with pq.ParquetFile(path) as file:
-            columns = [name for name in wanted if name in file.schema_arrow.names]
+            names = file.schema_arrow.names
+            if absent := [name for name in REQUIRED_COLUMNS if name not in names]:
+                fault = BadRecord(
+                    BadReason.MISSING_FIELD,
+                    f"the file has no column {', '.join(absent)}; its columns are "
+                    f"{', '.join(names)[:_SHOWN_CHARACTERS]}",
+                )
+                yield from repeat(fault, file.metadata.num_rows)
+                return
+            columns = [name for name in wanted if name in names]
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            Reason.INVALID_DATA, f"{uri} cannot be read as Parquet: {error}"
+            Reason.INVALID_DATA,
+            f"{uri} cannot be read as Parquet: {str(error)[:_SHOWN_CHARACTERS]}; write it anew",
         ) from error
 
 

@@ -22,7 +22,7 @@ from r1reward_trainer.context import StageContext
 from r1reward_trainer.data.balance import balanced_gold, with_gold
 from r1reward_trainer.data.base_model import FoundModel, check_model, find_model
 from r1reward_trainer.data.intake import Intake, take_in
-from r1reward_trainer.data.prompts import PromptCheck
+from r1reward_trainer.data.prompts import ChainCheck, PromptCheck, check_rendering
 from r1reward_trainer.data.rows import AnnotatedRow, Row, RowWriter, open_annotated, open_rows
 from r1reward_trainer.data.schema import parse_chain, parse_row
 from r1reward_trainer.data.sources import SourceFile, find_files, sources_digest
@@ -53,9 +53,13 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     found = find_model(spec.model, context.open_store)
     open_store = context.open_store
     preferences = [
-        file for source in spec.data.preferences for file in find_files(source.uri, open_store)
+        file
+        for source in spec.data.preferences
+        for file in find_files("data.preferences", source.uri, open_store)
     ]
-    chains = find_files(spec.sft.chains, open_store) if spec.sft and spec.sft.chains else []
+    chains = []
+    if spec.sft and spec.sft.chains:
+        chains = find_files("sft.chains", spec.sft.chains, open_store)
     inputs = {"model": found.digest, "preferences": sources_digest(preferences)}
     if chains:
         inputs["chains"] = sources_digest(chains)
@@ -138,7 +142,7 @@ def _compute(
     model.mkdir()
     found.stage(model)
     check_model(model, spec.model.uri, config.serving.max_model_length)
-    outputs = {"model": upload_output(store, config, "model", model)}
+    check_rendering(model, spec.model.uri, spec.data)
 
     quality = scratch / "quality"
     quality.mkdir()
@@ -161,7 +165,8 @@ def _compute(
         logger.warning("data: %s", warning)
     (quality / "report.json").write_text(json.dumps(report, indent=1))
 
-    context.progress.update(message="uploading rows")
+    context.progress.update(message="uploading model and rows")
+    outputs = {"model": upload_output(store, config, "model", model)}
     for name, rows in counts.items():
         outputs[name] = upload_output(store, config, name, scratch / name, rows)
     outputs["quality"] = upload_output(store, config, "quality", quality)
@@ -193,7 +198,7 @@ def _take_in_preferences(
             data.max_rows,
             _ticker(context, "reading rows"),
         )
-    _refuse_too_many_bad(config, context, intake, quality, "data.preferences")
+    _refuse_too_many_bad(config, context, intake, quality, "data.preferences", files)
     return intake
 
 
@@ -211,14 +216,14 @@ def _take_in_chains(
         intake = take_in(
             files,
             lambda record, read_image: parse_chain(record, images_per_prompt, read_image),
-            PromptCheck(model, config.spec.data),
+            ChainCheck(model, config.spec.data, config.serving.max_model_length),
             spool,
             quality / "bad-rows.jsonl",
             scratch,
             None,
             _ticker(context, "reading chains"),
         )
-    _refuse_too_many_bad(config, context, intake, quality, "sft.chains")
+    _refuse_too_many_bad(config, context, intake, quality, "sft.chains", files)
     with RowWriter(scratch / "chains", AnnotatedRow) as writer:
         for row, images in zip(open_annotated(scratch / "chain-spool"), intake.images, strict=True):
             if held_images.isdisjoint(images):
@@ -226,7 +231,8 @@ def _take_in_chains(
     if writer.rows == 0:
         raise ConfigurationError(
             Reason.INVALID_DATA,
-            f"sft.chains: none of {intake.quality.rows} good rows is about a training image",
+            f"sft.chains: none of {intake.quality.rows} good rows is about a training image; give "
+            "chains for more images, or lower data.holdout.fraction",
         )
     return {
         "rows": writer.rows,
@@ -257,22 +263,34 @@ def split_and_balance(
 
 
 def _refuse_too_many_bad(
-    config: RunConfig, context: StageContext, intake: Intake, quality: Path, field: str
+    config: RunConfig,
+    context: StageContext,
+    intake: Intake,
+    quality: Path,
+    field: str,
+    files: list[SourceFile],
 ) -> None:
-    """Raises ConfigurationError past data.maxBadRows; the quarantine is kept for the user."""
-    bad, limit = intake.quality.bad_rows, config.spec.data.max_bad_rows
-    if bad > limit:
-        kept = upload_output(context.store, config, "quality", quality)
-        reasons = ", ".join(f"{n} {reason}" for reason, n in intake.quality.bad_reasons().items())
-        place = context.store.uri(f"{config.stage_prefix}/{kept.path}/bad-rows.jsonl")
+    """Raises ConfigurationError past data.maxBadRows, or when no row is good; the quarantine is
+    kept for the user."""
+    good, bad, limit = intake.quality.rows, intake.quality.bad_rows, config.spec.data.max_bad_rows
+    if good > 0 and bad <= limit:
+        return
+    if bad == 0:
         raise ConfigurationError(
             Reason.INVALID_DATA,
-            f"{field}: {bad} of {bad + intake.quality.rows} rows are bad ({reasons}), "
-            f"data.maxBadRows is {limit}. First: {'; '.join(intake.bad_examples)}. "
-            f"All are in {place}: correct them, or raise data.maxBadRows",
+            f"{field}: there are no rows in {len(files)} files, of which the first is "
+            f"{files[0].uri}; write rows into them, or name others",
         )
-    if intake.quality.rows == 0:
-        raise ConfigurationError(Reason.INVALID_DATA, f"{field}: there are no rows")
+    kept = upload_output(context.store, config, "quality", quality)
+    place = context.store.uri(f"{config.stage_prefix}/{kept.path}/bad-rows.jsonl")
+    reasons = ", ".join(f"{n} {reason}" for reason, n in intake.quality.bad_reasons().items())
+    remedy = "correct them, or raise data.maxBadRows" if good else "correct them: none is good"
+    # The remedy before the examples, which may be long: a message is cut at its end.
+    raise ConfigurationError(
+        Reason.INVALID_DATA,
+        f"{field}: {bad} of {bad + good} rows are bad ({reasons}), data.maxBadRows is {limit}. "
+        f"All are in {place}: {remedy}. First: {'; '.join(intake.bad_examples)}",
+    )
 
 
 def _ticker(context: StageContext, message: str) -> Callable[[int], None]:
