@@ -24,4 +24,6 @@ def apply(kubernetes: Kubernetes, files: Iterable[Path]) -> None:
     """Applies CRDs and waits until the API server serves them."""
     names = [argument for path in files for argument in ("-f", str(path))]
     kubernetes.kubectl("apply", "--server-side", "--force-conflicts", *names)
-    kubernetes.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+    # Not `condition=Established`: that is an error as long as there are no conditions at all.
+    established = '{.status.conditions[?(@.type=="Established")].status}=True'
+    kubernetes.kubectl("wait", f"--for=jsonpath={established}", "--timeout=60s", *names)

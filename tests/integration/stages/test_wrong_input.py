@@ -178,6 +178,12 @@ HOSTILE: Mapping[str, tuple[dict[str, Any], str, str]] = {
         "decoded",
     ),
     "a long line": (with_image(ROWS[4], png((1, 400_000))), "image-invalid", "reduce it"),
+    "a name too long": (
+        record(ROWS[4], images=["x" * 256 + ".png"]),
+        "image-missing",
+        "not a path",
+    ),
+    "a file as folder": (record(ROWS[4], images=["rows.jsonl/1.png"]), "image-missing", "no s3://"),
     "text of 100 kB": (record(ROWS[4], answer1="x" * 100_000), "prompt-too-long", "tokens"),
     "more text": (record(ROWS[4], answer1="x" * 100_001), "text-too-long", "limit 100000"),
     "two verdicts": (record(ROWS[4], gold=[1, 2]), "wrong-type", "must be 1 or 2"),
@@ -246,7 +252,8 @@ def test_one_bad_row_too_many_ends_it_and_what_was_found_is_kept_for_the_next_tr
 def test_the_remedy_is_said_before_examples_that_may_be_cut(
     workplace: Workplace, spec: Spec
 ) -> None:
-    long = [record(ROWS[0], images=[f"{n}{'x' * 480}.png"]) for n in range(3)]
+    name = "/".join(["x" * 200] * 2)
+    long = [record(ROWS[0], images=[f"{name}/{n}.png"]) for n in range(3)]
     put_jsonl(workplace, "long/rows.jsonl", [record(ROWS[0]), *long])
     uri = f"{workplace.root}/long/rows.jsonl"
     message = refusal(workplace, with_data(spec, uri), Reason.INVALID_DATA)

@@ -92,6 +92,15 @@ def test_a_bad_record_has_a_named_reason(
     assert named in error.value.detail
 
 
+def test_a_field_that_is_not_there_is_told_by_those_that_are() -> None:
+    with pytest.raises(BadRecord) as error:
+        parse_row({"prompt": "a", "chosen": "b"}, 1, no_files)
+    assert error.value.detail == "id is missing; there are 'prompt, chosen'"
+    with pytest.raises(BadRecord) as error:
+        parse(question=None)
+    assert error.value.detail == "question is null"
+
+
 def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
     bomb = png(9_000, "1")
     assert len(bomb) < 100_000

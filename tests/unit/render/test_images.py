@@ -24,6 +24,15 @@ def png_claiming(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
 
 
+def with_damaged_exif():
+    """An orientation, and beside it a tag whose type does not fit its value."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0128] = 6, 2
+    buffer = io.BytesIO()
+    Image.new("RGB", (60, 40)).save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue().replace(b"\x01\x28\x00\x03", b"\x01\x28\x00\x07")
+
+
 def rotated():
     image = Image.linear_gradient("L").resize((60, 40)).convert("RGB")
     exif = Image.Exif()
@@ -125,6 +134,7 @@ def test_a_line_that_would_become_gigapixels_is_refused(picture):
         lambda png: png[:40],
         lambda png: png[: len(png) // 2],
         lambda png: b"GIF89a" + png,
+        lambda png: with_damaged_exif(),
     ],
 )
 def test_what_is_no_whole_image_is_refused(picture, damage):

@@ -32,7 +32,9 @@ MAX_LINE_BYTES = 256 * 2**20
 """Of a JSONL line, images included."""
 MAX_IMAGE_BYTES = 64 * 2**20
 """Of an image that lies beside a JSONL file."""
-MAX_PATH_CHARACTERS = 500
+MAX_PATH_BYTES = 500
+MAX_NAME_BYTES = 255
+"""Of each part of a path: stores on a file system refuse longer ones."""
 REQUIRED_COLUMNS = tuple(name for name in PREFERENCE_COLUMNS if name != "source")
 _SHOWN_CHARACTERS = 300
 _BATCH_ROWS = 64
@@ -200,12 +202,10 @@ def _image_reader(file: SourceFile) -> ReadImage:
 
     @lru_cache(maxsize=_CACHED_IMAGES)  # rows about one image mostly follow each other
     def read(path: str) -> bytes:
-        relative = PurePosixPath(path)
-        outside = relative.is_absolute() or ".." in relative.parts or "://" in path
-        if outside or not path.isprintable() or len(path) > MAX_PATH_CHARACTERS:
-            shown = ascii(path[:MAX_PATH_CHARACTERS])
+        if not _is_relative_path(path):
+            shown = ascii(path[:_SHOWN_CHARACTERS])
             raise LookupError(f"{shown} is not a path below the folder of {file.uri}")
-        key = (folder / relative).as_posix()
+        key = (folder / path).as_posix()
         info = file.store.head(key)
         if info is None:
             raise LookupError(f"there is no {file.store.uri(key)}")
@@ -219,3 +219,11 @@ def _image_reader(file: SourceFile) -> ReadImage:
             raise LookupError(str(error)) from error
 
     return read
+
+
+def _is_relative_path(path: str) -> bool:
+    if not path.isprintable() or "://" in path or len(path.encode()) > MAX_PATH_BYTES:
+        return False
+    parts = PurePosixPath(path).parts
+    longest = max(len(part.encode()) for part in (*parts, ""))
+    return not path.startswith("/") and ".." not in parts and longest <= MAX_NAME_BYTES
