@@ -167,7 +167,7 @@ def with_image(row: Row, *images: bytes) -> dict[str, Any]:
     return record(replace(row, images=images))
 
 
-HOSTILE: Mapping[str, tuple[dict[str, Any], str, str]] = {
+HOSTILE: Mapping[str, tuple[Any, str, str]] = {
     "no image": (with_image(ROWS[4], b"GIF89a"), "image-invalid", "no PNG, JPEG or WebP"),
     "half an image": (with_image(ROWS[4], ROWS[4].images[0][:60]), "image-invalid", "decoded"),
     "damaged EXIF": (with_image(ROWS[4], jpeg_with_damaged_exif()), "image-invalid", "decoded"),
@@ -187,7 +187,9 @@ HOSTILE: Mapping[str, tuple[dict[str, Any], str, str]] = {
     "text of 100 kB": (record(ROWS[4], answer1="x" * 100_000), "prompt-too-long", "tokens"),
     "more text": (record(ROWS[4], answer1="x" * 100_001), "text-too-long", "limit 100000"),
     "two verdicts": (record(ROWS[4], gold=[1, 2]), "wrong-type", "must be 1 or 2"),
-    "a list": ([1, 2], "not-json", "list instead of an object"),  # pyright: ignore[reportAssignmentType]
+    "a list": ([1, 2], "not-json", "list instead of an object"),
+    "an empty line": ("", "not-json", "the line is empty"),
+    "half a line": ('{"id": 1', "not-json", "JSONDecodeError"),
 }
 """By what it is: the record, its reason, and words of the detail."""
 

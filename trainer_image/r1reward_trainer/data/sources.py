@@ -188,6 +188,8 @@ def _jsonl(path: Path, uri: str) -> Iterator[RecordOrFault]:
 
 
 def _json_object(line: bytes) -> RecordOrFault:
+    if not line.strip():
+        return BadRecord(BadReason.NOT_JSON, "the line is empty")
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
