@@ -9,11 +9,13 @@ from r1reward_api.constants import Stage
 from r1reward_operator.kube import reflector
 from r1reward_operator.kube.backoff import Backoff
 from r1reward_operator.kube.client import KubeClient, Resource
+from r1reward_operator.kube.errors import NotFound
 from r1reward_operator.kube.resources import DEPLOYMENTS, JOBS, PYTORCHJOBS
 from r1reward_operator.plan import blocked, running, stage
 from r1reward_operator.resources import CHILDREN
 from tests.cluster import crds
 from tests.cluster.apiserver import Kubernetes
+from tests.cluster.processes import wait_until
 from tests.integration.operator.world import World
 
 CRDS = Resource(
@@ -37,6 +39,7 @@ def no_training_operator(apiserver: Kubernetes, client: KubeClient) -> Iterator[
     apiserver.kubectl("delete", "crd", PYTORCHJOB_CRD, "--wait")
     yield
     install_training_operator(apiserver)
+    wait_until("PyTorchJobs are served", lambda: is_served(client, PYTORCHJOBS), 60.0, lambda: None)
 
 
 @pytest.fixture
@@ -50,6 +53,14 @@ def early(no_training_operator: None, world: World) -> World:
 
 def install_training_operator(apiserver: Kubernetes) -> None:
     crds.apply(apiserver, [crds.pytorchjob()])
+
+
+def is_served(client: KubeClient, resource: Resource) -> bool:
+    try:
+        client.list(resource)
+    except NotFound:
+        return False
+    return True
 
 
 def wait_blocked(world: World, name: str, reason: str) -> str:
