@@ -25,7 +25,14 @@ from r1reward_rollout.tail import Tail
 from r1reward_trainer.context import StageContext
 from r1reward_trainer.environment import Environment
 from r1reward_trainer.logs.own import uploads_of
-from r1reward_trainer.outcome import Interrupted, Outcome, StageError, brief_outputs, run_of
+from r1reward_trainer.outcome import (
+    Interrupted,
+    Outcome,
+    StageError,
+    as_stage_error,
+    brief_outputs,
+    run_of,
+)
 from r1reward_trainer.progress import ProgressReporter
 from r1reward_trainer.storage.s3 import Store
 
@@ -78,9 +85,12 @@ def _guard(service: Callable[[], None]) -> int:
     """Runs a service; its errors end in one readable line and an exit code."""
     try:
         service()
-    except StageError as error:
-        logger.error("%s: %s", error.reason, error.message)
-        return error.exit_code
+    except Exception as error:
+        failure = as_stage_error(error)
+        if failure.reason is Reason.PROGRAM_ERROR:
+            logger.exception("the program failed")
+        logger.error("%s: %s", failure.reason, failure.message)
+        return failure.exit_code
     return ExitCode.SUCCESS
 
 
@@ -110,8 +120,7 @@ def run_stage(stage: Stage, environment: Environment) -> int:
         code = error.exit_code
     except Exception as error:
         logger.exception("the stage's program failed")
-        text = f"{type(error).__name__}: {error}"
-        message = _failure(stage, config, StageError(Reason.PROGRAM_ERROR, text))
+        message = _failure(stage, config, as_stage_error(error))
         code = ExitCode.PROGRAM
     if environment.local_rank == 0:
         _write(environment.termination_log, message)

@@ -25,6 +25,7 @@ from r1reward_trainer.outcome import (
     InfrastructureError,
     ProgramError,
     StageError,
+    as_stage_error,
 )
 
 logger = logging.getLogger(__name__)
@@ -177,10 +178,8 @@ def is_peer_lost(error: RuntimeError) -> bool:
 
 def _describe(error: Exception) -> tuple[str, str, str]:
     """Failure class, reason and message: exceptions themselves do not travel."""
-    if isinstance(error, StageError):
-        return error.failure_class.value, error.reason, error.message
-    text = f"{type(error).__name__}: {error}"
-    return FailureClass.PROGRAM.value, Reason.PROGRAM_ERROR, text
+    failure = as_stage_error(error)
+    return failure.failure_class.value, failure.reason, failure.message
 
 
 def _rebuild(failure: tuple[str, str, str], rank: int) -> StageError:

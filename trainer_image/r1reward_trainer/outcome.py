@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a stage ends: a result, or an error whose class decides what it costs."""
 
+import errno
 from dataclasses import dataclass, field
 
 from r1reward_api.constants import ExitCode
@@ -85,3 +86,31 @@ class Interrupted(StageError):
     def __init__(self, message: str, step: int | None = None) -> None:
         super().__init__(Reason.INTERRUPTED, message)
         self.step = step
+
+
+def is_disk_full(error: Exception) -> bool:
+    """True for what Python and the libraries below it raise when a disk of the pod is full."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error)
+
+
+def disk_full(what: str) -> ProgramError:
+    """The error for a full disk of the pod; counted like a full memory.
+
+    Args:
+        what: what did not fit, and where.
+    """
+    return ProgramError(
+        Reason.DISK_FULL,
+        f"{what}: no space is left; raise `scratch` of the role in the runtime, or give its nodes "
+        "more ephemeral storage",
+    )
+
+
+def as_stage_error(error: Exception) -> StageError:
+    """Any failure of a stage as a StageError; one that is none is the program's."""
+    if isinstance(error, StageError):
+        return error
+    text = f"{type(error).__name__}: {error}"
+    return disk_full(text) if is_disk_full(error) else ProgramError(Reason.PROGRAM_ERROR, text)

@@ -27,7 +27,7 @@ from r1reward_trainer.rollout import (
     WeightVersion,
     stored_weights,
 )
-from r1reward_trainer.rollout.failures import rollout_errors
+from r1reward_trainer.rollout.failures import rollout_errors, stored_weight_errors
 from r1reward_trainer.sampling import (
     Answer,
     answers_of,
@@ -127,7 +127,9 @@ class Services:
             for f in output.files
             if f.path.endswith(".safetensors")
         ]
-        self._bring(stored_weights(f"{self._config.attempt}-0", files))
+        weights = stored_weights(f"{self._config.attempt}-0", files)
+        with stored_weight_errors(self._store, weights):
+            self._bring(weights)
 
     def publish(self, step: int, tensors: Iterable[tuple[str, Tensor]]) -> None:
         """The servers take these weights as those after a step."""

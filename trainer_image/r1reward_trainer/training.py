@@ -26,7 +26,7 @@ from r1reward_trainer.images import InvalidImage
 from r1reward_trainer.outcome import ConfigurationError, Interrupted, Outcome, ProgramError
 from r1reward_trainer.render import Prompt, PromptTooLong, Renderer
 from r1reward_trainer.storage.checkpoint import Checkpoints
-from r1reward_trainer.storage.outputs import fetch_input, find, publish, upload_output
+from r1reward_trainer.storage.outputs import begin, fetch_input, publish, upload_output
 
 T = TypeVar("T")
 
@@ -50,9 +50,7 @@ class Inputs:
 
 def already_done(config: RunConfig, context: StageContext, peers: Peers) -> Outcome | None:
     """The stage's result when somebody has computed it; the same answer on all processes."""
-    if config.key is None:
-        raise ValueError(f"the run configuration of {config.stage} has no key")
-    manifest = peers.leader(find, context.store, config.stage, config.key)
+    manifest = peers.leader(begin, context.store, config)
     return Outcome(manifest, cache_hit=True) if manifest else None
 
 

@@ -5,7 +5,7 @@ import hashlib
 import ssl
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,14 +17,16 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
 class Faults:
     """What happens to the next requests, first in first out; then all goes well.
 
-    `status:<n>` answers with it and does nothing, `drop` does nothing and hangs up,
-    `lost` does what was asked and hangs up without an answer.
+    `status:<n>` answers with it and does nothing, `code:<n>:<code>` likewise with an error
+    document, `drop` does nothing and hangs up, `lost` does what was asked and hangs up without
+    an answer.
 
     Attributes:
         requests: methods, as they came.
         objects: by path.
         ignored_headers: conditions that the server does not know.
         etags: whether answers carry them.
+        until: every request is answered 503 until this is true.
     """
 
     planned: deque[str] = field(default_factory=deque)
@@ -32,6 +34,7 @@ class Faults:
     objects: dict[str, bytes] = field(default_factory=dict)
     ignored_headers: set[str] = field(default_factory=set)
     etags: bool = True
+    until: Callable[[], bool] = lambda: True
 
 
 def etag(data: bytes) -> str:
@@ -73,11 +76,17 @@ def _handler(faults: Faults) -> type[BaseHTTPRequestHandler]:
             faults.requests.append(method)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fault = faults.planned.popleft() if faults.planned else ""
+            if not faults.until():
+                fault = "status:503"
             if fault == "drop":
                 self.close_connection = True
                 return
             if fault.startswith("status:"):
                 self._answer(int(fault.removeprefix("status:")), b"")
+                return
+            if fault.startswith("code:"):
+                _, code_status, code = fault.split(":")
+                self._answer(int(code_status), f"<Error><Code>{code}</Code></Error>".encode())
                 return
             status, content = self._act(method, self.path.split("?")[0], body)
             if fault == "lost":

@@ -23,6 +23,10 @@ from r1reward_trainer.storage.errors import Kind, classify_answer
         (500, "InternalError", Kind.TRANSIENT),
         (503, "SlowDown", Kind.TRANSIENT),
         (502, "", Kind.TRANSIENT),
+        (507, "XMinioStorageFull", Kind.FULL),
+        (507, "InsufficientStorage", Kind.FULL),
+        (403, "QuotaExceeded", Kind.FULL),
+        (404, "NoSuchUpload", Kind.TRANSIENT),
         (501, "NotImplemented", Kind.UNSUPPORTED),
     ],
 )

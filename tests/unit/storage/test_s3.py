@@ -13,8 +13,9 @@ from cryptography.x509.oid import NameOID
 
 from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError, InfrastructureError
-from r1reward_trainer.storage import s3
+from r1reward_trainer.storage.patience import Patience
 from r1reward_trainer.storage.s3 import PreconditionFailed, Store
+from tests.clock import FakeClock
 from tests.unit.storage.loopback import CREDENTIALS, Faults, etag, serve
 
 
@@ -24,10 +25,15 @@ def faults() -> Faults:
 
 
 @pytest.fixture
-def store(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr(s3, "FIRST_PAUSE_SECONDS", 0.01)
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(faults: Faults, clock: FakeClock) -> Iterator[Store]:
+    patience = Patience(clock=clock.monotonic, sleep=clock.advance)
     with serve(faults) as url:
-        yield Store("s3://bucket/root", {**CREDENTIALS, "AWS_ENDPOINT_URL": url})
+        yield Store("s3://bucket/root", {**CREDENTIALS, "AWS_ENDPOINT_URL": url}, patience)
 
 
 def test_a_passing_fault_is_tried_again(store: Store, faults: Faults):
@@ -37,13 +43,49 @@ def test_a_passing_fault_is_tried_again(store: Store, faults: Faults):
     assert faults.requests == ["GET"] * 4
 
 
-def test_a_lasting_fault_ends_after_a_bounded_number_of_tries(store: Store, faults: Faults):
-    faults.planned = deque(["status:503"] * 100)
+def test_a_fault_of_a_minute_is_survived(store: Store, faults: Faults, clock: FakeClock):
+    faults.objects["/bucket/root/a"] = b"content"
+    faults.until = lambda: clock.monotonic() >= 60
+    assert store.get("a") == b"content"
+    assert 60 <= clock.monotonic() < 75
+
+
+def test_a_lasting_fault_ends_when_patience_does(store: Store, faults: Faults, clock: FakeClock):
+    faults.until = lambda: False
     with pytest.raises(InfrastructureError) as caught:
         store.get("a")
     assert caught.value.reason == Reason.STORAGE_UNAVAILABLE
     assert "s3://bucket/root/a" in caught.value.message
-    assert len(faults.requests) == s3.TRIES
+    assert "still so after 120 s" in caught.value.message
+    assert 105 < clock.monotonic() <= 120
+    assert len(faults.requests) < 30
+
+
+def test_pauses_double_up_to_a_limit_and_half_of_each_is_drawn(clock: FakeClock):
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        clock.advance(seconds)
+
+    draws = iter([0.0, 0.999] * 20)
+    tries = Patience(30, 1, 8, clock.monotonic, sleep, lambda: next(draws)).begin()
+    while tries.again():
+        pass
+    assert [round(pause, 1) for pause in pauses] == [0.5, 2.0, 2.0, 8.0, 4.0, 8.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    "answer", ["status:507", "code:400:XMinioAdminBucketQuotaExceeded", "code:403:QuotaExceeded"]
+)
+def test_a_store_without_room_is_told_from_one_that_is_away(
+    store: Store, faults: Faults, answer: str
+):
+    for write in (lambda: store.put("a", b"content"), lambda: store.put_if("b", b"c", None)):
+        faults.planned = deque([answer] * 100)
+        with pytest.raises(InfrastructureError, match="free space in the store") as caught:
+            write()
+        assert caught.value.reason == Reason.STORAGE_FULL
 
 
 def test_a_refusal_is_not_tried_again(store: Store, faults: Faults):

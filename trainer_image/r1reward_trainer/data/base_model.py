@@ -29,7 +29,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from r1reward_api.canonical import canonical_json
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.job import ModelSpec
-from r1reward_trainer.outcome import ConfigurationError, InfrastructureError
+from r1reward_trainer.outcome import (
+    ConfigurationError,
+    InfrastructureError,
+    disk_full,
+    is_disk_full,
+)
 from r1reward_trainer.storage.s3 import Store
 
 logger = logging.getLogger(__name__)
@@ -108,6 +113,8 @@ def _find_on_hub(repository: str, revision: str | None) -> FoundModel:
                 etag_timeout=_HUB_TIMEOUT_SECONDS,
             )
         except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+            if is_disk_full(error):
+                raise disk_full(f"{name} does not fit into {folder}") from error
             raise _hub_error(error, name, revision) from error
         shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub's own notes
 

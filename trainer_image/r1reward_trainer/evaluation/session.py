@@ -17,7 +17,7 @@ from r1reward_trainer.evaluation.journal import Journal
 from r1reward_trainer.evaluation.judging import AskingRules, judge_rows
 from r1reward_trainer.evaluation.predictions import GREEDY, SCHEMA, to_table
 from r1reward_trainer.rollout import RolloutFleet
-from r1reward_trainer.rollout.failures import rollout_errors
+from r1reward_trainer.rollout.failures import rollout_errors, stored_weight_errors
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def judge_all(
                     meter.skip(len(table))
                 else:
                     if not loaded:
-                        _load(fleet, model, meter)
+                        _load(context, fleet, model, meter)
                         loaded = True
                     table = _ask(model, [(i, rows[i]) for i in positions], rules, fleet)
                     journal.write(model.name, number, table)
@@ -75,9 +75,9 @@ def judge_all(
                 writer.write_table(table)
 
 
-def _load(fleet: RolloutFleet, model: Candidate, meter: "_Meter") -> None:
+def _load(context: StageContext, fleet: RolloutFleet, model: Candidate, meter: "_Meter") -> None:
     meter.restart(f"loading {model.name} into the rollout servers")
-    with rollout_errors():
+    with stored_weight_errors(context.store, model.weights):
         timings = fleet.set_weights(model.weights)
     logger.info("weights %s on %d rollout servers", model.weights.version, len(timings))
     meter.restart(f"judging with {model.name}")

@@ -6,7 +6,14 @@ from contextlib import contextmanager
 
 from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import InfrastructureError, ProgramError
-from r1reward_trainer.rollout.types import NoHealthyServer, RolloutError, WeightUpdateFailed
+from r1reward_trainer.rollout.types import (
+    NoHealthyServer,
+    RolloutError,
+    WeightUpdateFailed,
+    WeightVersion,
+)
+from r1reward_trainer.storage.outputs import verify_files
+from r1reward_trainer.storage.s3 import Store
 
 
 @contextmanager
@@ -23,3 +30,20 @@ def rollout_errors() -> Iterator[None]:
         raise InfrastructureError(Reason.ROLLOUT_UNAVAILABLE, str(error)) from error
     except RolloutError as error:
         raise ProgramError(Reason.PROGRAM_ERROR, f"rollout: {error}") from error
+
+
+@contextmanager
+def stored_weight_errors(store: Store, weights: WeightVersion) -> Iterator[None]:
+    """As `rollout_errors`, for weights that an earlier stage has left in storage.
+
+    Raises:
+        ConfigurationError: ArtifactCorrupt, when no server takes the weights because they are not
+            what their manifest says: in no later attempt would one.
+    """
+    try:
+        with rollout_errors():
+            yield
+    except InfrastructureError as error:
+        if isinstance(error.__cause__, WeightUpdateFailed):
+            verify_files(store, [(file.key, file.sha256) for file in weights.files])
+        raise

@@ -22,7 +22,7 @@ from r1reward_trainer.annotation.spread import (
 from r1reward_trainer.context import StageContext
 from r1reward_trainer.data.rows import open_rows
 from r1reward_trainer.outcome import ConfigurationError, Outcome
-from r1reward_trainer.storage.outputs import fetch_input, find, publish, upload_output
+from r1reward_trainer.storage.outputs import begin, fetch_input, publish, upload_output
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     if spec is None or config.key is None:
         raise ConfigurationError(Reason.INVALID_SPEC, "annotate needs spec.annotate and a key")
     store, scratch = context.store, context.scratch
-    finished = find(store, config.stage, config.key)
+    finished = begin(store, config)
     if finished is not None:
         return Outcome(finished, cache_hit=finished.created_by != config.job.uid)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from r1reward_api.constants import Role, Stage
+from r1reward_api.constants import Role
 from r1reward_api.keys import semantic
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.manifest import StageManifest
@@ -37,8 +37,8 @@ from r1reward_trainer.outcome import ConfigurationError, Outcome
 from r1reward_trainer.rollout import FleetOptions, RolloutFleet
 from r1reward_trainer.storage.handover import hand_over
 from r1reward_trainer.storage.outputs import (
+    begin,
     fetch_input,
-    find,
     publish,
     read_manifest,
     upload_output,
@@ -58,10 +58,10 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
         Interrupted: after SIGTERM; finished chunks are in the journal.
     """
     store = context.store
-    done = find(store, Stage.EVALUATE, _key(config))
+    done = begin(store, config)
     if done is None:
         done = _evaluate(config, context)
-    hand_over(store, config, done)
+    hand_over(store, config, done, context.scratch)
     judgements = done.outputs["predictions"].rows
     return Outcome(done, cache_hit=done.created_by != config.job.uid, step=judgements)
 

@@ -29,7 +29,7 @@ from r1reward_trainer.data.sources import SourceFile, find_files, sources_digest
 from r1reward_trainer.data.split import ImageHash, held_out_rows
 from r1reward_trainer.outcome import ConfigurationError, Outcome, brief_outputs, run_of
 from r1reward_trainer.storage.handover import hand_over
-from r1reward_trainer.storage.outputs import find, publish, upload_output
+from r1reward_trainer.storage.outputs import begin, find, publish, upload_output
 from r1reward_trainer.storage.s3 import Store
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     )
     config = config.model_copy(update={"key": key})
 
-    manifest = find(store, Stage.PREPARE, key)
+    manifest = begin(store, config)
     cache_hit = manifest is not None
     if manifest is None:
         outputs, summary = _compute(config, context, found, preferences, chains)
@@ -77,7 +77,7 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     cached = look_ahead(config, store, manifest, code)
     for stage in cached:
         if stage.stage is Stage.EVALUATE and (evaluated := find(store, stage.stage, stage.key)):
-            hand_over(store, config, evaluated)  # no evaluate pod will
+            hand_over(store, config, evaluated, context.scratch)  # no evaluate pod will
     return Outcome(manifest, cache_hit=cache_hit, code=code, cached=cached)
 
 

@@ -120,7 +120,7 @@ class Checkpoints:
     def fetch(self, manifest: CheckpointManifest, dest: Path) -> Path:
         """Downloads a checkpoint's files into a folder, digests verified."""
         place = f"{self._prefix}/{_path(manifest.attempt, manifest.step)}"
-        download_files(self._store, place, manifest.files, dest)
+        download_files(self._store, place, manifest.files, dest, self._remedy())
         return dest
 
     def upload(self, step: int, folder: Path) -> list[FileEntry]:
@@ -172,16 +172,18 @@ class Checkpoints:
         except NotFound:
             return None, None
         except ValidationError as error:
-            raise _corrupt(f"{self._store.uri(key)} is no checkpoint pointer") from error
+            raise self._corrupt(f"{self._store.uri(key)} is no checkpoint pointer") from error
 
     def _read_manifest(self, ref: CheckpointRef) -> CheckpointManifest:
         key = f"{self._prefix}/{ref.path}/manifest.json"
         try:
             manifest = CheckpointManifest.model_validate_json(self._store.get(key))
         except NotFound as error:
-            raise _corrupt(f"{self._store.uri(key)} is gone though it was committed") from error
+            raise self._corrupt(
+                f"{self._store.uri(key)} is gone though it was committed"
+            ) from error
         except ValidationError as error:
-            raise _corrupt(f"{self._store.uri(key)} is no checkpoint manifest") from error
+            raise self._corrupt(f"{self._store.uri(key)} is no checkpoint manifest") from error
         for name, now in self._fingerprints.items():
             then = manifest.fingerprints.get(name)
             if then != now:
@@ -207,6 +209,15 @@ class Checkpoints:
             if int(path.split("/")[0].removeprefix("attempt-")) <= self._attempt:
                 self._store.delete_prefix(f"{self._prefix}/{path}")
 
+    def _corrupt(self, message: str) -> ConfigurationError:
+        return ConfigurationError(Reason.ARTIFACT_CORRUPT, f"{message}; {self._remedy()}")
+
+    def _remedy(self) -> str:
+        return (
+            f"delete {self._store.uri(self._prefix)}/latest.json to train the stage from its first "
+            "step again"
+        )
+
     def _stale(self) -> InfrastructureError:
         return InfrastructureError(
             Reason.STALE_WRITER,
@@ -217,10 +228,3 @@ class Checkpoints:
 
 def _path(attempt: int, step: int) -> str:
     return f"attempt-{attempt}/step-{step:08d}"
-
-
-def _corrupt(message: str) -> ConfigurationError:
-    return ConfigurationError(
-        Reason.ARTIFACT_CORRUPT,
-        f"{message}; create the job under another name to start anew",
-    )

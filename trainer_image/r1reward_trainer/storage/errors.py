@@ -11,16 +11,6 @@ from minio.error import InvalidResponseError, MinioException, S3Error, ServerErr
 from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError, InfrastructureError, StageError
 
-FAILURES: tuple[type[Exception], ...] = (
-    MinioException,
-    urllib3.exceptions.HTTPError,
-    httpx.HTTPError,
-    ConnectionError,
-    TimeoutError,
-    ssl.SSLError,
-)
-"""All that a call through minio, urllib3 or httpx raises when S3 or the way to it is at fault."""
-
 _DENIED = frozenset(
     {
         "AccessDenied",
@@ -34,6 +24,14 @@ _DENIED = frozenset(
     }
 )
 _ABSENT = frozenset({"NoSuchKey", "NoSuchVersion", "ResourceNotFound"})
+_FULL = frozenset(
+    {
+        "InsufficientStorage",
+        "XMinioStorageFull",
+        "XMinioAdminBucketQuotaExceeded",
+        "QuotaExceeded",
+    }
+)
 _TRANSIENT = frozenset(
     {
         "SlowDown",
@@ -44,6 +42,7 @@ _TRANSIENT = frozenset(
         "OperationAborted",
         "RequestTimeTooSkewed",
         "XMinioServerNotInitialized",
+        "NoSuchUpload",  # ended by somebody else: the next attempt begins another
     }
 )
 
@@ -64,15 +63,37 @@ class PreconditionFailed(Exception):
         self.key = key
 
 
+class StoreFull(Exception):
+    """The store has no room, as an answer said that came through no client library."""
+
+
+FAILURES: tuple[type[Exception], ...] = (
+    MinioException,
+    urllib3.exceptions.HTTPError,
+    httpx.HTTPError,
+    ConnectionError,
+    TimeoutError,
+    ssl.SSLError,
+    StoreFull,
+)
+"""All that a call through minio, urllib3 or httpx raises when S3 or the way to it is at fault."""
+
+
 class Kind(Enum):
     """What a failure means for the caller."""
 
     ABSENT = auto()
     PRECONDITION = auto()
     TRANSIENT = auto()
+    FULL = auto()
     DENIED = auto()
     UNTRUSTED = auto()
     UNSUPPORTED = auto()
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same call may succeed a little later."""
+        return self in (Kind.TRANSIENT, Kind.FULL)
 
 
 def classify(error: Exception) -> Kind:
@@ -82,6 +103,8 @@ def classify(error: Exception) -> Kind:
     """
     if any(isinstance(e, ssl.SSLCertVerificationError) for e in _chain(error)):
         return Kind.UNTRUSTED
+    if isinstance(error, StoreFull):
+        return Kind.FULL
     status, code = status_and_code(error)
     if status is None:
         return Kind.TRANSIENT
@@ -94,6 +117,8 @@ def classify_answer(status: int, code: str) -> Kind:
         return Kind.PRECONDITION
     if code in _ABSENT:
         return Kind.ABSENT
+    if code in _FULL or status == 507:
+        return Kind.FULL
     if code in _DENIED:
         return Kind.DENIED
     if status == 501 or code == "NotImplemented":
@@ -114,21 +139,22 @@ def status_and_code(error: Exception) -> tuple[int | None, str]:
     return None, ""
 
 
-def stage_error(error: Exception, what: str, place: str) -> StageError:
+def stage_error(error: Exception, what: str, place: str, waited: float) -> StageError:
     """The StageError that names the place, the fault and the remedy.
 
     Args:
         error: one of FAILURES, after the last try.
         what: the call, such as "put".
         place: the endpoint and the object's URI.
+        waited: seconds in which it was tried again.
     """
     kind = classify(error)
     status, code = status_and_code(error)
     fault = code or (f"HTTP {status}" if status else _root(error))
-    return answer_error(kind, fault, what, place)
+    return answer_error(kind, fault, what, place, waited)
 
 
-def answer_error(kind: Kind, fault: str, what: str, place: str) -> StageError:
+def answer_error(kind: Kind, fault: str, what: str, place: str, waited: float = 0.0) -> StageError:
     """As `stage_error`, for a failure already classified."""
     match kind:
         case Kind.UNTRUSTED:
@@ -149,10 +175,16 @@ def answer_error(kind: Kind, fault: str, what: str, place: str) -> StageError:
                 f"{what} {place}: {fault}; the store must support conditional writes "
                 "(If-None-Match and If-Match on PutObject)",
             )
+        case Kind.FULL:
+            return InfrastructureError(
+                Reason.STORAGE_FULL,
+                f"{what} {place}: {fault}, still so after {waited:g} s; free space in the store, "
+                "or raise the bucket's quota",
+            )
         case _:
             return InfrastructureError(
                 Reason.STORAGE_UNAVAILABLE,
-                f"{what} {place}: {fault} after several tries; "
+                f"{what} {place}: {fault}, still so after {waited:g} s of tries; "
                 "check AWS_ENDPOINT_URL, the network policy and the store itself",
             )
 

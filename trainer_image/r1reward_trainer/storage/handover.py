@@ -2,6 +2,7 @@
 """An evaluation's results, put where a person or a pipeline looks first: below `jobs/<name>/`."""
 
 import json
+from pathlib import Path
 
 from r1reward_api import gates
 from r1reward_api.reasons import Reason
@@ -9,21 +10,31 @@ from r1reward_api.wire.manifest import StageManifest
 from r1reward_api.wire.runconfig import RunConfig, stage_prefix
 from r1reward_trainer.outcome import InfrastructureError
 from r1reward_trainer.storage.errors import NotFound, PreconditionFailed
+from r1reward_trainer.storage.outputs import download_files, upload_folder
 from r1reward_trainer.storage.s3 import Store
 
 
-def hand_over(store: Store, config: RunConfig, manifest: StageManifest) -> None:
+def hand_over(
+    store: Store, config: RunConfig, manifest: StageManifest, scratch: Path
+) -> None:
     """Copies predictions and report to `jobs/<name>/`, and moves `jobs/<name>/latest.json` to
     the evaluation unless one of its gates was not passed.
 
+    Args:
+        store: rooted at the namespace's root.
+        config: of the run.
+        manifest: of the evaluation, perhaps another run's.
+        scratch: a folder of this pod.
+
     Raises:
+        ConfigurationError: ArtifactCorrupt, when they are not what the manifest says.
         InfrastructureError: storage does not answer, or another attempt moved the pointer.
     """
     prefix, folder = stage_prefix(manifest.stage, manifest.key), f"jobs/{config.job.name}"
     for name, output in manifest.outputs.items():
-        for file in output.files:
-            data = store.get(f"{prefix}/{output.path}/{file.path}")
-            store.put(f"{folder}/{name}/{file.path}", data)
+        copy = scratch / "copies" / name
+        download_files(store, f"{prefix}/{output.path}", output.files, copy)
+        upload_folder(store, f"{folder}/{name}", copy)
     judged = gates.read(manifest.summary)
     if judged is None or judged[0]:
         _move(store, f"{folder}/latest.json", _pointer(config, manifest))

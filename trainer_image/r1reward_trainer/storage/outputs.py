@@ -2,6 +2,7 @@
 """Outputs of stages: uploaded with digests, published once, fetched with verification."""
 
 import hashlib
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,7 @@ from r1reward_api.reasons import Reason
 from r1reward_api.wire.manifest import FileEntry, Output, StageManifest, tree_digest
 from r1reward_api.wire.runconfig import InputRef, RunConfig, stage_prefix
 from r1reward_trainer.outcome import ConfigurationError
-from r1reward_trainer.storage.s3 import NotFound, PreconditionFailed, Store
+from r1reward_trainer.storage.s3 import RECOMPUTE, NotFound, PreconditionFailed, Store
 
 PARALLEL_FILES = 4
 
@@ -37,8 +38,17 @@ def upload_folder(store: Store, prefix: str, folder: Path) -> list[FileEntry]:
         return list(pool.map(upload, paths))
 
 
-def download_files(store: Store, prefix: str, files: list[FileEntry], dest: Path) -> None:
+def download_files(
+    store: Store, prefix: str, files: list[FileEntry], dest: Path, remedy: str = RECOMPUTE
+) -> None:
     """Downloads the files of a manifest below a prefix into a folder, digests verified.
+
+    Args:
+        store: where from.
+        prefix: of the files' paths.
+        files: as the manifest lists them.
+        dest: the folder; made when missing.
+        remedy: what to do about a file that is not what it should be.
 
     Raises:
         ConfigurationError: ArtifactCorrupt, for a file that is absent, differs from its
@@ -51,13 +61,30 @@ def download_files(store: Store, prefix: str, files: list[FileEntry], dest: Path
             raise _corrupt(f"{store.uri(prefix)} lists {entry.path!r}, which leaves its folder")
         key = f"{prefix}/{entry.path}"
         try:
-            store.get_file(key, dest / relative, entry.sha256)
+            store.get_file(key, dest / relative, entry.sha256, remedy)
         except NotFound as error:
-            raise _corrupt(f"{store.uri(key)} is in its manifest but not in storage") from error
+            raise _gone(store, key, remedy) from error
 
     dest.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(PARALLEL_FILES) as pool:
         list(pool.map(download, files))
+
+
+def verify_files(store: Store, files: Iterable[tuple[str, str]]) -> None:
+    """Reads objects and compares their digests; nothing is kept.
+
+    Args:
+        store: where they lie.
+        files: keys with sha256.
+
+    Raises:
+        ConfigurationError: ArtifactCorrupt, for the first that is absent or differs.
+    """
+    for key, sha256 in files:
+        try:
+            store.verify(key, sha256)
+        except NotFound as error:
+            raise _gone(store, key, RECOMPUTE) from error
 
 
 def upload_output(
@@ -126,6 +153,19 @@ def publish(
     return manifest, False
 
 
+def begin(store: Store, config: RunConfig) -> StageManifest | None:
+    """As `find`, for the first process of a stage that is about to be computed.
+
+    What killed attempts of this run have left half uploaded is ended.
+    """
+    if config.key is None:
+        raise ValueError(f"the key of stage {config.stage} is not known")
+    manifest = find(store, config.stage, config.key)
+    if manifest is None and config.attempt > 1:
+        store.end_uploads(f"{config.run_prefix}/")
+    return manifest
+
+
 def find(store: Store, stage: Stage, key: str) -> StageManifest | None:
     """The manifest of a stage that has already been computed, None when it has not.
 
@@ -139,10 +179,14 @@ def find(store: Store, stage: Stage, key: str) -> StageManifest | None:
         return None
     except ValidationError as error:
         raise _corrupt(
-            f"{store.uri(place)} is no stage manifest: {error.errors()[0]['msg']}"
+            f"{store.uri(place)} is no stage manifest ({error.errors()[0]['msg']}); delete it to "
+            "compute the stage anew"
         ) from error
     if (manifest.stage, manifest.key) != (stage, key):
-        raise _corrupt(f"{store.uri(place)} is the manifest of {manifest.stage} {manifest.key}")
+        raise _corrupt(
+            f"{store.uri(place)} is the manifest of {manifest.stage} {manifest.key}; delete it to "
+            "compute the stage anew"
+        )
     return manifest
 
 
@@ -172,12 +216,13 @@ def input_output(store: Store, config: RunConfig, name: str) -> Output:
             f"stage {config.stage} needs input {name!r}; configured are {sorted(config.inputs)}",
         )
     output = read_manifest(store, ref).outputs.get(ref.output)
+    place = store.uri(_manifest_key(ref.stage, ref.key))
     if output is None:
-        raise _corrupt(f"stage {ref.stage} with key {ref.key} has no output {ref.output!r}")
+        raise _corrupt(f"{place} has no output {ref.output!r}; {RECOMPUTE}")
     if not ref.digest == output.digest == tree_digest(output.files):
         raise _corrupt(
-            f"output {ref.output!r} of stage {ref.stage} has digest {output.digest}, "
-            f"expected {ref.digest}"
+            f"{place}: output {ref.output!r} has digest {output.digest} and files of digest "
+            f"{tree_digest(output.files)}, expected {ref.digest}; {RECOMPUTE}"
         )
     return output
 
@@ -200,6 +245,10 @@ def fetch_input(store: Store, config: RunConfig, name: str, dest: Path) -> Path:
 
 def _manifest_key(stage: Stage, key: str) -> str:
     return f"{stage_prefix(stage, key)}/manifest.json"
+
+
+def _gone(store: Store, key: str, remedy: str) -> ConfigurationError:
+    return _corrupt(f"{store.uri(key)} is in its manifest but not in storage; {remedy}")
 
 
 def _corrupt(message: str) -> ConfigurationError:

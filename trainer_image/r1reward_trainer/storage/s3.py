@@ -9,9 +9,6 @@ minio's own put_object sends If-None-Match as user metadata and succeeds.
 import hashlib
 import logging
 import os
-import random
-import ssl
-import time
 import uuid
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Mapping
@@ -23,25 +20,27 @@ from pathlib import Path
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
-import certifi
 import httpx
-import urllib3
 from minio import Minio
 from minio.credentials import IamAwsProvider, StaticProvider
 from minio.deleteobjects import DeleteObject
 
 from r1reward_api.reasons import Reason
-from r1reward_trainer.outcome import ConfigurationError, StageError
+from r1reward_trainer.outcome import ConfigurationError, StageError, disk_full, is_disk_full
+from r1reward_trainer.storage import transport
 from r1reward_trainer.storage.errors import (
     FAILURES,
     Kind,
     NotFound,
     PreconditionFailed,
+    StoreFull,
     answer_error,
     classify,
     classify_answer,
     stage_error,
 )
+from r1reward_trainer.storage.multipart import Upload, end_uploads
+from r1reward_trainer.storage.patience import Patience, Tries
 
 __all__ = ["NotFound", "ObjectInfo", "PreconditionFailed", "Store"]
 
@@ -49,14 +48,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-TRIES = 6
-FIRST_PAUSE_SECONDS = 0.4
-LONGEST_PAUSE_SECONDS = 10.0
-CONNECT_SECONDS = 10.0
-READ_SECONDS = 60.0
 PART_BYTES = 32 * 2**20
 MULTIPART_FROM_BYTES = PART_BYTES
-_CHUNK_BYTES = 2**20
+RECOMPUTE = "delete the stage's manifest.json to compute it anew"
+"""What helps against an output that is not what its manifest says."""
 _PUT_IF_SECONDS = 300
 _LARGEST_PUT_IF_BYTES = 16 * 2**20
 
@@ -83,12 +78,15 @@ class Store:
         uri: the root.
         environ: AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
             AWS_SESSION_TOKEN (or workload identity when there is no key), R1_S3_CA_FILE.
+        patience: with a store that does not answer.
 
     Raises:
         ConfigurationError: when one of them makes no sense.
     """
 
-    def __init__(self, uri: str, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, uri: str, environ: Mapping[str, str], patience: Patience | None = None
+    ) -> None:
         parts = urlsplit(uri)
         if parts.scheme != "s3" or not parts.netloc:
             raise _denied(f"storage URI {uri!r} must look like s3://bucket/prefix")
@@ -100,20 +98,16 @@ class Store:
         if address.scheme not in ("http", "https") or not address.netloc or address.path.strip("/"):
             raise _denied(f"AWS_ENDPOINT_URL {endpoint!r} must look like https://host[:port]")
         self._endpoint = endpoint
-        trust = _trust(environ.get("R1_S3_CA_FILE"))
-        pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-            retries=False,  # tried again here, where a broken body is seen too
-            maxsize=16,
-            ssl_context=trust,
-        )
+        self._patience = patience or Patience()
+        trust = transport.trust(environ.get("R1_S3_CA_FILE"))
+        pool = transport.Pool(trust)
         key, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
         if bool(key) != bool(secret):
             raise _denied("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be given together")
         if key and secret:
             provider = StaticProvider(key, secret, environ.get("AWS_SESSION_TOKEN") or None)
         else:
-            provider = IamAwsProvider(region=region)
+            provider = IamAwsProvider(region=region, http_client=pool)
         self._client = Minio(
             address.netloc,
             secure=address.scheme == "https",
@@ -122,7 +116,8 @@ class Store:
             credentials=provider,
         )
         self._http = httpx.Client(
-            verify=trust, timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+            verify=trust,
+            timeout=httpx.Timeout(transport.READ_SECONDS, connect=transport.CONNECT_SECONDS),
         )
 
     @classmethod
@@ -151,56 +146,80 @@ class Store:
 
         def call() -> tuple[bytes, str]:
             response = self._client.get_object(self._bucket, self._full(key))
-            try:
-                return response.read(), response.headers.get("etag", "").strip('"')
-            finally:
-                response.close()
-                response.release_conn()
+            return b"".join(transport.body(response)), _etag(response.headers)
 
         return self._try("get", key, call)
 
-    def get_file(self, key: str, path: Path, sha256: str | None = None) -> None:
+    def get_file(
+        self, key: str, path: Path, sha256: str | None = None, remedy: str = RECOMPUTE
+    ) -> None:
         """Downloads to a file, which appears whole or not at all.
 
         Args:
             key: the object.
             path: the file; folders are made.
             sha256: expected digest (hexadecimal); None: not checked.
+            remedy: what to do when it differs.
 
         Raises:
             NotFound: when there is no object.
             ConfigurationError: ArtifactCorrupt, when the digest differs.
+            ProgramError: DiskFull.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
 
         def call() -> str:
             digest = hashlib.sha256()
-            response = self._client.get_object(self._bucket, self._full(key))
-            try:
-                with part.open("wb") as file:
-                    for chunk in response.stream(_CHUNK_BYTES):
-                        digest.update(chunk)
-                        file.write(chunk)
-            finally:
-                response.close()
-                response.release_conn()
+            with part.open("wb") as file:
+                for chunk in self._stream(key):
+                    digest.update(chunk)
+                    file.write(chunk)
             return digest.hexdigest()
 
         try:
             found = self._try("get", key, call)
-            if sha256 is not None and found != sha256:
-                raise ConfigurationError(
-                    Reason.ARTIFACT_CORRUPT,
-                    f"{self.uri(key)} has sha256 {found}, its manifest says {sha256}; "
-                    "delete the stage's manifest.json to compute it anew",
-                )
+            if sha256 is not None:
+                self._expect_digest(key, found, sha256, remedy)
             part.replace(path)
+        except OSError as error:
+            if is_disk_full(error):
+                raise disk_full(f"{self.uri(key)} does not fit into {path.parent}") from error
+            raise
         finally:
             part.unlink(missing_ok=True)
 
+    def verify(self, key: str, sha256: str) -> None:
+        """Reads an object and compares its digest; nothing is kept.
+
+        Raises:
+            NotFound: when there is no object.
+            ConfigurationError: ArtifactCorrupt, when the digest differs.
+        """
+
+        def call() -> str:
+            digest = hashlib.sha256()
+            for chunk in self._stream(key):
+                digest.update(chunk)
+            return digest.hexdigest()
+
+        self._expect_digest(key, self._try("get", key, call), sha256, RECOMPUTE)
+
+    def _stream(self, key: str) -> Iterator[bytes]:
+        return transport.body(self._client.get_object(self._bucket, self._full(key)))
+
+    def _expect_digest(self, key: str, found: str, expected: str, remedy: str) -> None:
+        if found != expected:
+            raise ConfigurationError(
+                Reason.ARTIFACT_CORRUPT,
+                f"{self.uri(key)} has sha256 {found}, its manifest says {expected}; {remedy}",
+            )
+
     def put(self, key: str, data: bytes) -> None:
         """Writes an object, replacing what is there."""
+        self._put(key, data)
+
+    def _put(self, key: str, data: bytes) -> None:
         self._try(
             "put",
             key,
@@ -211,14 +230,24 @@ class Store:
 
     def put_file(self, path: Path, key: str) -> None:
         """Uploads a file, replacing what is there; large files in parts."""
-        part = 0 if path.stat().st_size < MULTIPART_FROM_BYTES else PART_BYTES
-        self._try(
-            "put",
-            key,
-            lambda: self._client.fput_object(
-                self._bucket, self._full(key), str(path), part_size=part
-            ),
-        )
+        if path.stat().st_size < MULTIPART_FROM_BYTES:
+            self._put(key, path.read_bytes())
+            return
+
+        def try_(call: Callable[[], T]) -> T:
+            return self._try("put", key, call)
+
+        Upload(self._client, self._bucket, self._full(key), path, PART_BYTES, try_).run()
+
+    def end_uploads(self, prefix: str) -> None:
+        """Ends what killed processes have left half uploaded to keys that begin with a prefix.
+
+        It is in nobody's way and is not even listed, but paid for: what fails is only logged.
+        """
+        try:
+            end_uploads(self._client, self._bucket, self._full(prefix))
+        except (*FAILURES, ValueError) as error:
+            logger.warning("unfinished uploads to %s stay: %s", self.uri(prefix), _brief(error))
 
     def head(self, key: str) -> ObjectInfo | None:
         """Size and ETag, None when there is no object."""
@@ -311,7 +340,8 @@ class Store:
             raise ValueError(f"{key} has {len(data)} bytes, limit {_LARGEST_PUT_IF_BYTES}")
         condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
         unanswered = False
-        for attempt in range(TRIES):
+        tries = self._patience.begin()
+        while True:
             try:
                 return self._put_if_once(key, data, condition)
             except PreconditionFailed:
@@ -320,10 +350,8 @@ class Store:
                     return ours
                 raise
             except FAILURES as error:
-                self._raise_if_final(error, "conditional put", key, attempt)
                 unanswered = True
-                _pause(attempt)
-        raise AssertionError("the last try raises")
+                self._await(tries, error, "conditional put", key)
 
     def check_access(self) -> None:
         """Probes put, get, list, both conditional puts and delete below the root.
@@ -371,12 +399,14 @@ class Store:
         )
         answer = self._http.put(url, content=data, headers=condition)
         if answer.status_code == 200:
-            return answer.headers.get("etag", "").strip('"')
+            return _etag(answer.headers)
         code = _error_code(answer.text)
         kind = classify_answer(answer.status_code, code)
         if kind is Kind.PRECONDITION or (kind is Kind.ABSENT and "If-Match" in condition):
             raise PreconditionFailed(key)
         fault = code or f"HTTP {answer.status_code}"
+        if kind is Kind.FULL:
+            raise StoreFull(fault)
         if kind is Kind.TRANSIENT:
             raise ConnectionError(fault)
         raise answer_error(kind, fault, "conditional put", f"{self.uri(key)} at {self._endpoint}")
@@ -389,14 +419,14 @@ class Store:
         return etag if found == data else None
 
     def _try(self, what: str, key: str, call: Callable[[], T]) -> T:
-        for attempt in range(TRIES):
+        tries = self._patience.begin()
+        while True:
             try:
                 return call()
             except FAILURES as error:
                 if classify(error) is Kind.ABSENT and what in ("get", "head", "delete"):
                     raise NotFound(key) from error
-                self._raise_if_final(error, what, key, attempt)
-                _pause(attempt)
+                self._await(tries, error, what, key)
             except ValueError as error:
                 # minio raises nothing more specific without credentials, or for an answer that
                 # is not S3's.
@@ -404,13 +434,15 @@ class Store:
                     f"{what} {self.uri(key)} at {self._endpoint}: {error}; check AWS_ENDPOINT_URL "
                     "and the credentials of spec.storage"
                 ) from error
-        raise AssertionError("the last try raises")
 
-    def _raise_if_final(self, error: Exception, what: str, key: str, attempt: int) -> None:
-        if classify(error) is Kind.TRANSIENT and attempt + 1 < TRIES:
+    def _await(self, tries: Tries, error: Exception, what: str, key: str) -> None:
+        """Waits before the next try, or raises what the failure means for the stage."""
+        if classify(error).passes:
             logger.warning("%s %s: %s; trying again", what, self.uri(key), _brief(error))
-            return
-        raise stage_error(error, what, f"{self.uri(key)} at {self._endpoint}") from error
+            if tries.again():
+                return
+        place = f"{self.uri(key)} at {self._endpoint}"
+        raise stage_error(error, what, place, self._patience.seconds) from error
 
     def _full(self, key: str) -> str:
         """The key in the bucket; a "/" at the end stays, as it means a folder."""
@@ -418,10 +450,8 @@ class Store:
         return "/".join(parts)
 
 
-def _pause(attempt: int) -> None:
-    """Exponential backoff, half of it at random."""
-    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**attempt)
-    time.sleep(longest * (1 + random.random()) / 2)
+def _etag(headers: Mapping[str, str]) -> str:
+    return headers.get("etag", "").strip('"')
 
 
 def _brief(error: Exception) -> str:
@@ -435,20 +465,6 @@ def _error_code(body: str) -> str:
     except ElementTree.ParseError:
         return ""
     return next((e.text or "" for e in root.iter() if e.tag.rpartition("}")[2] == "Code"), "")
-
-
-def _trust(ca_file: str | None) -> ssl.SSLContext:
-    """Public roots, the system's, and the CA of the job's Secret when it has one."""
-    context = ssl.create_default_context(cafile=certifi.where())
-    context.load_default_certs()
-    if ca_file and Path(ca_file).exists():
-        try:
-            context.load_verify_locations(cafile=ca_file)
-        except (ssl.SSLError, OSError) as error:
-            raise _denied(
-                f"ca.crt of spec.storage.secretRef ({ca_file}) holds no PEM certificate: {error}"
-            ) from error
-    return context
 
 
 def _denied(message: str) -> ConfigurationError:
