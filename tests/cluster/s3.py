@@ -2,13 +2,16 @@
 """VersityGW: an S3 server over a folder, with one bucket."""
 
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
 import minio
+import urllib3
 
 from tests.cluster import versions
 from tests.cluster.binaries import binary
 from tests.cluster.files import write
+from tests.cluster.pki import Pair
 from tests.cluster.ports import answers
 from tests.cluster.processes import Daemon, Supervisor, wait_until
 
@@ -16,7 +19,26 @@ REGION = "us-east-1"
 READY_DEADLINE = 30.0
 
 
-def start(supervisor: Supervisor, host: str, port: int, bucket: str) -> dict[str, str]:
+@dataclass(frozen=True)
+class Variant:
+    """What a server has that the usual one has not.
+
+    Attributes:
+        within: a program that runs it, such as one that gives it a disk of its own.
+        options: of the gateway.
+        posix: of its backend.
+        tls: its certificate, and the authority's that signed it.
+    """
+
+    within: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    posix: tuple[str, ...] = ()
+    tls: tuple[Pair, Path] | None = None
+
+
+def start(
+    supervisor: Supervisor, host: str, port: int, bucket: str, variant: Variant | None = None
+) -> dict[str, str]:
     """Starts the server (or leaves it alone when it runs) and makes the bucket.
 
     Returns:
@@ -24,18 +46,24 @@ def start(supervisor: Supervisor, host: str, port: int, bucket: str) -> dict[str
         below the supervisor's folder.
     """
     folder = supervisor.folder
-    environment = _environment(folder / "s3.env", f"http://{host}:{port}", bucket)
+    variant = variant or Variant()
+    scheme = "https" if variant.tls else "http"
+    environment = _environment(folder / "s3.env", f"{scheme}://{host}:{port}", bucket)
     objects = folder / "s3"
     objects.mkdir(parents=True, exist_ok=True)
     supervisor.start(
         Daemon(
             "versitygw",
             (
+                *variant.within,
                 str(binary(versions.VERSITYGW, "versitygw")),
                 f"--port={host}:{port}",
                 f"--region={REGION}",
                 "--quiet",
+                *_tls_options(variant),
+                *variant.options,
                 "posix",
+                *variant.posix,
                 str(objects),
             ),
             {
@@ -50,11 +78,19 @@ def start(supervisor: Supervisor, host: str, port: int, bucket: str) -> dict[str
         access_key=environment["AWS_ACCESS_KEY_ID"],
         secret_key=environment["AWS_SECRET_ACCESS_KEY"],
         region=REGION,
-        secure=False,
+        secure=variant.tls is not None,
+        http_client=urllib3.PoolManager(ca_certs=str(variant.tls[1])) if variant.tls else None,
     )
     if not client.bucket_exists(bucket):
         client.make_bucket(bucket)
     return environment
+
+
+def _tls_options(variant: Variant) -> list[str]:
+    if variant.tls is None:
+        return []
+    pair, _ = variant.tls
+    return [f"--cert={pair.certificate}", f"--key={pair.key}"]
 
 
 def _environment(path: Path, endpoint: str, bucket: str) -> dict[str, str]:

@@ -5,7 +5,8 @@ They listen on loopback at free ports and end with the test process, however
 it ends.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -40,3 +41,20 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with supervisor:
         (port,) = free(1)
         yield object_store.start(supervisor, "127.0.0.1", port, BUCKET)
+
+
+StartS3 = Callable[[object_store.Variant], dict[str, str]]
+
+
+@pytest.fixture(scope="module")
+def start_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartS3]:
+    """Starts S3 servers that are not as the usual one; they end with the module."""
+    with ExitStack() as stack:
+
+        def start(variant: object_store.Variant) -> dict[str, str]:
+            supervisor = Supervisor(tmp_path_factory.mktemp("s3"), tied=True)
+            stack.enter_context(supervisor)
+            (port,) = free(1)
+            return object_store.start(supervisor, "127.0.0.1", port, BUCKET, variant)
+
+        yield start

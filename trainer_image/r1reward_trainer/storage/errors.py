@@ -42,7 +42,8 @@ _TRANSIENT = frozenset(
         "OperationAborted",
         "RequestTimeTooSkewed",
         "XMinioServerNotInitialized",
-        "NoSuchUpload",  # ended by somebody else: the next attempt begins another
+        "NoSuchUpload",  # somebody else has ended it: the next attempt begins another
+        "InvalidPart",  # likewise, meanwhile
     }
 )
 

@@ -24,6 +24,7 @@ import httpx
 from minio import Minio
 from minio.credentials import IamAwsProvider, StaticProvider
 from minio.deleteobjects import DeleteObject
+from minio.helpers import MIN_PART_SIZE
 
 from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError, StageError, disk_full, is_disk_full
@@ -220,11 +221,12 @@ class Store:
         self._put(key, data)
 
     def _put(self, key: str, data: bytes) -> None:
+        whole = max(len(data), MIN_PART_SIZE)  # else minio uploads more than 5 MiB in parts
         self._try(
             "put",
             key,
             lambda: self._client.put_object(
-                self._bucket, self._full(key), BytesIO(data), len(data)
+                self._bucket, self._full(key), BytesIO(data), len(data), part_size=whole
             ),
         )
 
@@ -427,7 +429,7 @@ class Store:
                 if classify(error) is Kind.ABSENT and what in ("get", "head", "delete"):
                     raise NotFound(key) from error
                 self._await(tries, error, what, key)
-            except ValueError as error:
+            except (ValueError, ElementTree.ParseError) as error:
                 # minio raises nothing more specific without credentials, or for an answer that
                 # is not S3's.
                 raise _denied(
