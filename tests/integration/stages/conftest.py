@@ -8,6 +8,7 @@ import pytest
 from r1reward_trainer.data.rows import Row, write_rows
 from tests.digits.model import build_model
 from tests.integration.stages.harness import Workplace
+from tests.integration.stages.pod import Pod
 from tests.integration.stages.preparing import ROWS, spec_of
 
 
@@ -41,3 +42,9 @@ def spec(workplace: Workplace, model_uri: str, tmp_path: Path) -> dict[str, Any]
         tmp_path / "rows/part-00000.parquet", "part-00000.parquet"
     )
     return spec_of(workplace, model_uri)
+
+
+@pytest.fixture
+def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Pod:
+    """Runs stages as their pods would."""
+    return Pod(tmp_path, monkeypatch, caplog)
