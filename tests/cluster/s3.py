@@ -25,12 +25,14 @@ class Variant:
 
     Attributes:
         within: a program that runs it, such as one that gives it a disk of its own.
+        at: folder of its objects.
         options: of the gateway.
         posix: of its backend.
         tls: its certificate, and the authority's that signed it.
     """
 
     within: tuple[str, ...] = ()
+    at: Path | None = None
     options: tuple[str, ...] = ()
     posix: tuple[str, ...] = ()
     tls: tuple[Pair, Path] | None = None
@@ -47,10 +49,10 @@ def start(
     """
     folder = supervisor.folder
     variant = variant or Variant()
+    objects = variant.at or folder / "s3"
+    objects.mkdir(parents=True, exist_ok=True)
     scheme = "https" if variant.tls else "http"
     environment = _environment(folder / "s3.env", f"{scheme}://{host}:{port}", bucket)
-    objects = folder / "s3"
-    objects.mkdir(parents=True, exist_ok=True)
     supervisor.start(
         Daemon(
             "versitygw",
