@@ -190,3 +190,32 @@ def fill(store: Store) -> None:
             except InfrastructureError:
                 break
             number += 1
+
+
+@pytest.mark.parametrize("how", ["altered", "cut", "gone"])
+def test_a_damaged_checkpoint_is_named_with_a_remedy_that_helps(training: Training, how: str):
+    def stop_at_2(step: int) -> None:
+        if step == 2:
+            raise InfrastructureError(Reason.PEER_LOST, "the node is gone")
+
+    training.fails(stop_at_2)
+    store, folder = training.place.store, f"{training.config().run_prefix}/checkpoints"
+    manifest = json.loads(store.get(f"{folder}/attempt-1/step-00000001/manifest.json"))
+    shard = next(f for f in manifest["files"] if f["path"].endswith(".safetensors"))
+    key = f"{folder}/attempt-1/step-00000001/{shard['path']}"
+    whole = store.get(key)
+    if how == "gone":
+        store.delete(key)
+    else:
+        store.put(key, whole[:-4] + b"gone" if how == "altered" else whole[:-4])
+
+    with pytest.raises(ConfigurationError) as caught:
+        training.run(attempt=2)
+    assert caught.value.reason == Reason.ARTIFACT_CORRUPT
+    assert store.uri(key) in caught.value.message
+    assert ("not in storage" if how == "gone" else shard["sha256"]) in caught.value.message
+    assert f"delete {store.uri(folder)}/latest.json" in caught.value.message
+    assert (training.committed(), training.result()) == ([1], None)
+
+    store.delete(f"{folder}/latest.json")
+    assert training.run(attempt=3) == [1, 2, 3]
