@@ -14,9 +14,7 @@ from r1reward_trainer.storage.outputs import download_files, upload_folder
 from r1reward_trainer.storage.s3 import Store
 
 
-def hand_over(
-    store: Store, config: RunConfig, manifest: StageManifest, scratch: Path
-) -> None:
+def hand_over(store: Store, config: RunConfig, manifest: StageManifest, scratch: Path) -> None:
     """Copies predictions and report to `jobs/<name>/`, and moves `jobs/<name>/latest.json` to
     the evaluation unless one of its gates was not passed.
 
