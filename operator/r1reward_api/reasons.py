@@ -45,6 +45,8 @@ class Reason(StrEnum):
     """A volume cannot be mounted or provisioned."""
     CONTAINER_CONFIG = "ContainerConfig"
     """A container cannot be made: a Secret key or ConfigMap is missing."""
+    NODE_LOST = "NodeLost"
+    """A server's node does not answer."""
     NO_PROGRESS = "NoProgress"
     """The stage's heartbeat has stopped."""
     NAME_COLLISION = "NameCollision"

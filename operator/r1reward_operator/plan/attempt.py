@@ -24,6 +24,7 @@ from r1reward_api.reasons import Reason
 from r1reward_api.wire.termination import FailureClass, Termination
 from r1reward_operator.observed import condition, is_true
 from r1reward_operator.plan.model import JsonObject
+from r1reward_operator.plan.pods import is_unreachable
 from r1reward_operator.plan.times import seconds_since
 
 SETTLE_SECONDS = 10.0
@@ -94,7 +95,7 @@ def ending(evidence: Evidence, now: datetime) -> Ending:
     """How the attempt ended; None while it has not."""
     if evidence.worker is not None and succeeded(evidence.worker):
         return _success(evidence, evidence.worker, now)
-    lost = _lost(evidence)
+    lost = _lost(evidence, now)
     if lost is not None:
         return lost
     failed = [p for p in evidence.pods if _has_failed(p)]
@@ -174,11 +175,11 @@ def _success(evidence: Evidence, worker: JsonObject, now: datetime) -> Ending:
     )
 
 
-def _lost(evidence: Evidence) -> Failure | None:
+def _lost(evidence: Evidence, now: datetime) -> Failure | None:
     """Evidence of infrastructure in any pod."""
     ended = any(_has_failed(p) for p in evidence.pods)
     for pod in evidence.pods:
-        failure = _disruption(pod, ended)
+        failure = _disruption(pod, ended, now)
         if failure is not None:
             return failure
     by_name = {_name(p): p["metadata"]["uid"] for p in evidence.pods}
@@ -194,7 +195,7 @@ def _lost(evidence: Evidence) -> Failure | None:
     return None
 
 
-def _disruption(pod: JsonObject, ended: bool) -> Failure | None:
+def _disruption(pod: JsonObject, ended: bool, now: datetime) -> Failure | None:
     """Why the infrastructure took, or takes, the pod.
 
     A pod that is being drained is left to save its state, so its disruption ends the
@@ -216,13 +217,13 @@ def _disruption(pod: JsonObject, ended: bool) -> Failure | None:
         )
     if ended and pod["metadata"].get("deletionTimestamp"):
         return _pod_lost(f"pod {_name(pod)} is deleted by somebody else")
-    if _node_is_lost(pod):
+    if node_is_lost(pod) or is_unreachable(pod, now):
         node = (pod.get("spec") or {}).get("nodeName", "")
         return _pod_lost(f"pod {_name(pod)}: its node {node} does not answer")
     return None
 
 
-def _node_is_lost(pod: JsonObject) -> bool:
+def node_is_lost(pod: JsonObject) -> bool:
     """The node controller turns only Ready to False: the kubelet would turn both."""
     ready, containers = condition(pod, "Ready"), condition(pod, "ContainersReady")
     return (

@@ -13,7 +13,8 @@ from typing import Any
 from r1reward_api.constants import LABEL_QUEUE
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.progress import Progress
-from r1reward_operator.observed import condition
+from r1reward_operator.observed import condition, is_true
+from r1reward_operator.plan.attempt import node_is_lost
 from r1reward_operator.plan.model import Blocked, JsonObject
 from r1reward_operator.plan.times import parse_time, seconds_since
 
@@ -34,11 +35,11 @@ _CLAIM = re.compile(r"persistentvolumeclaim|PersistentVolumeClaim|volume node af
 
 
 def blocked_by_pods(pods: Iterable[JsonObject], now: datetime) -> Blocked | None:
-    """What holds up a pod: image, container, crash, scheduling, volume."""
+    """What holds up a pod: image, container, crash, scheduling, volume, node."""
     for pod in pods:
-        if pod["metadata"].get("deletionTimestamp"):
+        if pod["metadata"].get("deletionTimestamp") or _is_over(pod):
             continue
-        found = _container(pod) or _scheduling(pod) or _mounting(pod, now)
+        found = _container(pod) or _scheduling(pod) or _mounting(pod, now) or _node(pod)
         if found is not None:
             return found
     return None
@@ -138,6 +139,8 @@ def _mounting(pod: JsonObject, now: datetime) -> Blocked | None:
     scheduled = condition(pod, "PodScheduled")
     if status.get("phase") != "Pending" or scheduled is None:
         return None
+    if is_true(pod, "PodReadyToStartContainers"):
+        return None  # its volumes are mounted: what takes long now is a large image
     statuses = status.get("initContainerStatuses") or status.get("containerStatuses") or ()
     if not statuses or not all(_is_being_made(c) for c in statuses):
         return None
@@ -149,6 +152,22 @@ def _mounting(pod: JsonObject, now: datetime) -> Blocked | None:
         f"pod {_name(pod)} has a node, but its containers are still being made: a volume "
         f"cannot be mounted or a Secret is missing; see `kubectl describe pod {_name(pod)}`",
     )
+
+
+def _node(pod: JsonObject) -> Blocked | None:
+    if not node_is_lost(pod):
+        return None
+    node = (pod.get("spec") or {}).get("nodeName", "")
+    return Blocked(
+        Reason.NODE_LOST,
+        f"node {node} of pod {_name(pod)} does not answer; another pod takes its place when "
+        "Kubernetes gives the node up, or at once when you delete the node",
+    )
+
+
+def _is_over(pod: JsonObject) -> bool:
+    """Whether the pod has ended: an evicted server's last state is nobody's obstacle."""
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def _is_being_made(container: JsonObject) -> bool:

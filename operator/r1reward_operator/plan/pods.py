@@ -18,7 +18,7 @@ def lingering(observed: Observed, stage: Stage, attempt: int, now: datetime) -> 
     return [
         pod
         for pod in observed.pods
-        if _is_old(pod, stage, attempt) and not _is_unreachable(pod, now)
+        if _is_old(pod, stage, attempt) and not is_unreachable(pod, now)
     ]
 
 
@@ -31,7 +31,7 @@ def handing_over(observed: Observed, stage: Stage, now: datetime) -> list[JsonOb
         if (found := attempt_of(pod)) is not None
         and found[0] != stage.value
         and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
-        and not _is_unreachable(pod, now)
+        and not is_unreachable(pod, now)
     ]
 
 
@@ -40,7 +40,8 @@ def _is_old(pod: JsonObject, stage: Stage, attempt: int) -> bool:
     return found is not None and found[0] == stage.value and found[1] <= attempt
 
 
-def _is_unreachable(pod: JsonObject, now: datetime) -> bool:
+def is_unreachable(pod: JsonObject, now: datetime) -> bool:
+    """Whether a pod should have been gone for so long that its node must be lost."""
     # The API server sets the deletion time to the end of the grace period.
     overdue = seconds_since(pod["metadata"].get("deletionTimestamp"), now)
     return overdue is not None and overdue > UNREACHABLE_SECONDS

@@ -72,7 +72,8 @@ def work(s: Situation) -> Step:
         case Failure():
             return outcome.failed(s, end)
     running = _is_running(frozen, pods)
-    late, left = _deadline(s, frozen, pods, running)
+    blocked = _blocked(s, frozen, worker)
+    late, left = _deadline(s, frozen, pods, running, blocked)
     failure = late or server_failure(_server_pods(s))
     if failure is not None:
         return outcome.failed(s, failure)
@@ -102,7 +103,7 @@ def work(s: Situation) -> Step:
                 "key": frozen.key,
             }
         )
-    step = Step(stage, tokens=tokens, objects=tuple(objects), blocked=_blocked(s, frozen, worker))
+    step = Step(stage, tokens=tokens, objects=tuple(objects), blocked=blocked)
     settle = end.seconds if isinstance(end, Waiting) else None
     return step.sooner(RUNNING_POLL_SECONDS).sooner(left).sooner(settle)
 
@@ -126,7 +127,11 @@ def _freeze(s: Situation) -> Step:
 
 
 def _deadline(
-    s: Situation, frozen: Frozen, pods: tuple[JsonObject, ...], running: bool
+    s: Situation,
+    frozen: Frozen,
+    pods: tuple[JsonObject, ...],
+    running: bool,
+    blocked: Blocked | None,
 ) -> tuple[Failure | None, float | None]:
     """A deadline that has passed, or the seconds until the next one."""
     policy = s.spec.policy
@@ -148,6 +153,8 @@ def _deadline(
             f"the worker did not start within policy.startDeadlineSeconds "
             f"({policy.start_deadline_seconds}); its services were let go"
         )
+        if blocked is not None:
+            text += f"; in the way was {blocked.reason}: {blocked.message}"
         failure = Failure(FailureClass.INFRASTRUCTURE, Reason.START_DEADLINE_EXCEEDED, text)
     return (failure, None) if left <= 0 else (None, left)
 

@@ -349,3 +349,25 @@ class Simulation:
     @staticmethod
     def _is_of(pod: Mapping[str, Any], worker: Mapping[str, Any]) -> bool:
         return pod["metadata"]["ownerReferences"][0]["uid"] == worker["metadata"]["uid"]
+
+
+def starting(stage: Stage, **spec: Any) -> Simulation:
+    """A job whose stage has just begun: its servers, or its worker, are made, and no pod."""
+    simulation = Simulation(example_spec(**spec))
+    simulation.tick()
+    for earlier in Stage:
+        if earlier is stage:
+            return simulation
+        simulation.serve()
+        simulation.run()
+        simulation.succeed(earlier)
+    raise AssertionError(stage)
+
+
+def at_work(stage: Stage, **spec: Any) -> Simulation:
+    """A job whose stage runs."""
+    simulation = starting(stage, **spec)
+    simulation.serve()
+    simulation.run()
+    assert simulation.stage(stage)["phase"] == "Running"
+    return simulation
