@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,13 +42,25 @@ def operator_client(
 
 
 @pytest.fixture
-def world(client: KubeClient, operator_client: KubeClient) -> Iterator[World]:
-    """A namespace under Pod Security `restricted` with an operator of its own, and the means
-    to play its pods."""
-    namespace = f"r1-{secrets.token_hex(4)}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    client.create(NAMESPACES, {"metadata": {"name": namespace, "labels": labels}})
-    world = World(client, operator_client, namespace)
+def worlds(client: KubeClient, operator_client: KubeClient) -> Iterator[Callable[[], World]]:
+    """Makes namespaces under Pod Security `restricted` with the means to play their pods."""
+    made: list[World] = []
+
+    def make() -> World:
+        namespace = f"r1-{secrets.token_hex(4)}"
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        client.create(NAMESPACES, {"metadata": {"name": namespace, "labels": labels}})
+        made.append(World(client, operator_client, namespace))
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.stop_operator()
+
+
+@pytest.fixture
+def world(worlds: Callable[[], World]) -> World:
+    """A namespace with an operator of its own."""
+    world = worlds()
     world.start_operator()
-    yield world
-    world.stop_operator()
+    return world

@@ -16,6 +16,7 @@ from r1reward_api.constants import LABEL_ATTEMPT, LABEL_JOB, LABEL_STAGE, Stage
 from r1reward_api.wire.termination import BriefOutput, Termination
 from r1reward_operator.app import Operator
 from r1reward_operator.kube.client import KubeClient, Resource
+from r1reward_operator.kube.clock import Clock
 from r1reward_operator.kube.resources import (
     DEPLOYMENTS,
     JOBS,
@@ -24,6 +25,8 @@ from r1reward_operator.kube.resources import (
 )
 from r1reward_operator.resources import CHILDREN, R1REWARDJOBS, R1REWARDRUNTIMES
 from r1reward_operator.settings import OperatorSettings
+from tests.clock import ShiftedClock
+from tests.integration.operator.line import Line
 
 JOB_FILE = Path("tests/e2e/manifests/digits/job.yaml")
 RUNTIME_FILE = Path("tests/e2e/manifests/digits/runtime.yaml")
@@ -56,6 +59,8 @@ class World:
     def __init__(self, client: KubeClient, operator_client: KubeClient, namespace: str) -> None:
         self.client = client
         self._operator_client = operator_client
+        self.line = Line(operator_client)
+        self.clock = ShiftedClock()
         self.namespace = namespace
         self.operator: Operator | None = None
 
@@ -66,8 +71,20 @@ class World:
         self.operator = self.new_operator(leader_elect=False)
         self.operator.start()
 
-    def new_operator(self, leader_elect: bool) -> Operator:
-        """An operator of this namespace that is not started yet."""
+    def new_line(self) -> Line:
+        """A line of its own for another operator."""
+        return Line(self._operator_client)
+
+    def new_operator(
+        self, leader_elect: bool, line: Line | None = None, clock: Clock | None = None
+    ) -> Operator:
+        """An operator of this namespace that is not started yet.
+
+        Args:
+            leader_elect: whether it competes for the lease.
+            line: its way to the API server; the world's where not given.
+            clock: its time; the world's where not given.
+        """
         settings = OperatorSettings(
             watch_namespace=self.namespace,
             host="127.0.0.1",
@@ -76,7 +93,7 @@ class World:
             leader_elect=leader_elect,
             progress_url="http://progress.example:8082",
         )
-        return Operator(settings, self._operator_client)
+        return Operator(settings, KubeClient(line or self.line), clock or self.clock)
 
     def stop_operator(self) -> None:
         """Stops it."""
@@ -94,6 +111,10 @@ class World:
             if s.name == "r1reward_reconcile_total"
         ]
         return sum(samples)
+
+    def writes(self) -> int:
+        """How many writes of the operator the API server has taken in."""
+        return len(self.line.written)
 
     def settle(self) -> None:
         """Waits until the operator has looked at the jobs again."""
