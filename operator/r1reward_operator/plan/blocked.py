@@ -81,6 +81,14 @@ def blocked_by_silence(
     )
 
 
+def not_served(kind: str) -> Blocked:
+    """A kind of worker that the API server does not know."""
+    return Blocked(
+        Reason.DEPENDENCY,
+        f"the API server does not know {kind}: install the Kubeflow training operator",
+    )
+
+
 def refusal(text: str) -> Reason:
     """Which cause a refusal's text means."""
     return Reason.QUOTA if _QUOTA.search(text) else Reason.ADMISSION

@@ -20,6 +20,7 @@ from r1reward_operator.plan.blocked import (
     blocked_by_pods,
     blocked_by_silence,
     blocked_by_workloads,
+    not_served,
 )
 from r1reward_operator.plan.builders.build import Build
 from r1reward_operator.plan.builders.token import token_secret
@@ -164,6 +165,8 @@ def _elapsed(s: Situation, since: str | None) -> float:
 
 
 def _blocked(s: Situation, frozen: Frozen, worker: JsonObject | None) -> Blocked | None:
+    if worker is None and s.worker_kind in s.observed.absent:
+        return not_served(s.worker_kind)
     everything = s.observed.pods_of(s.stage, s.attempt)
     servers = [s.observed.child("Deployment", _name(d)) for d in frozen.deployments]
     workloads = [w for w in (*servers, worker) if w is not None]

@@ -15,6 +15,7 @@ from r1reward_api.constants import Stage
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.status import StagePhase
 from r1reward_operator.plan import outcome
+from r1reward_operator.plan.blocked import not_served
 from r1reward_operator.plan.effective import Refused
 from r1reward_operator.plan.in_force import Missing, key_in_force, runtime_in_force
 from r1reward_operator.plan.model import Blocked
@@ -88,9 +89,7 @@ def _retrying(s: Situation) -> Step:
 def _begin(s: Situation) -> Step:
     """Writes the next attempt down; nothing is made before that is written."""
     if s.worker_kind in s.observed.absent:
-        raise Missing(
-            f"the API server does not know {s.worker_kind}: install the Kubeflow training operator"
-        )
+        raise Missing(not_served(s.worker_kind).message)
     now = format_time(s.now)
     update = {
         "phase": StagePhase.STARTING,

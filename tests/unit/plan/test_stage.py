@@ -8,7 +8,7 @@ from r1reward_api.reasons import Reason
 from r1reward_api.wire.progress import Progress
 from r1reward_api.wire.termination import CachedStage, FailureClass
 from r1reward_operator.plan import Blocked, Obstacle, Plan, Settings, plan
-from tests.unit.plan.simulation import Simulation, example_spec, outputs
+from tests.unit.plan.simulation import Simulation, example_spec, outputs, starting
 
 SERVERS = ["vlm-rl-1-judge", "vlm-rl-1-rollout", "vlm-rl-1-verifier"]
 
@@ -412,6 +412,17 @@ def test_without_the_training_operator_the_job_waits_before_it_holds_servers():
     simulation.tick(30)
     assert simulation.condition("Blocked")["status"] == "False"
     assert simulation.stage(Stage.SFT)["phase"] == "Starting"
+
+
+def test_without_the_training_operator_an_attempt_that_has_begun_says_so_before_it_needs_it():
+    simulation = starting(Stage.RL)
+    simulation.absent = frozenset({"PyTorchJob"})
+    simulation.tick()
+    assert simulation.condition("Blocked")["reason"] == "Dependency"
+    assert "install the Kubeflow training operator" in simulation.condition("Blocked")["message"]
+    simulation.absent = frozenset()
+    simulation.tick()
+    assert simulation.condition("Blocked")["status"] == "False"
 
 
 def test_what_the_api_server_refuses_for_now_blocks_and_what_it_refuses_for_ever_fails():
