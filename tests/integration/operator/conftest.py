@@ -26,10 +26,10 @@ def client(apiserver: Kubernetes) -> KubeClient:
 
 
 @pytest.fixture(scope="session")
-def operator_client(
+def operator_kubeconfig(
     apiserver: Kubernetes, client: KubeClient, tmp_path_factory: pytest.TempPathFactory
-) -> KubeClient:
-    """A client with the rights of the operator's service account, and no more."""
+) -> Path:
+    """A kubeconfig with the rights of the operator's service account, and no more."""
     client.apply(NAMESPACES, {"metadata": {"name": SYSTEM}}, "tests")
     apiserver.kubectl("apply", "-k", "manifests/rbac")
     path = f"/api/v1/namespaces/{SYSTEM}/serviceaccounts/{ACCOUNT}/token"
@@ -38,7 +38,13 @@ def operator_client(
     config["users"][0]["user"] = {"token": answer["status"]["token"]}
     file = tmp_path_factory.mktemp("operator") / "kubeconfig"
     file.write_text(yaml.safe_dump(config))
-    return KubeClient.from_environment(str(file))
+    return file
+
+
+@pytest.fixture(scope="session")
+def operator_client(operator_kubeconfig: Path) -> KubeClient:
+    """A client of the operator's account."""
+    return KubeClient.from_environment(str(operator_kubeconfig))
 
 
 @pytest.fixture
