@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from r1reward_operator.kube.clock import Clock, SystemClock
-from r1reward_operator.kube.errors import Conflict, NotLeader, TooManyRequests
+from r1reward_operator.kube.errors import Conflict, Forbidden, NotLeader, TooManyRequests
 from r1reward_operator.kube.queue import RateLimitedQueue, ShutDown
 from r1reward_operator.kube.store import Key
 
@@ -128,6 +128,9 @@ class Controller:
 
     def _report(self, key: Key, error: Exception) -> None:
         """Logs the traceback of an error once, and one line each time that it comes again."""
+        if isinstance(error, Forbidden) and error.is_terminating:
+            logger.info("%s/%s: nothing can be made, its namespace is being deleted", *key)
+            return
         text = f"{type(error).__name__}: {error}"
         if self._errors.get(key) == text:
             logger.warning("%s/%s failed again: %s", *key, text)

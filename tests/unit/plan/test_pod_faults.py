@@ -58,7 +58,7 @@ NODE_LOST = {
         {"type": "ContainersReady", "status": "True"},
     ],
 }
-OOM = {"lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
+OOM: dict[str, Any] = {"lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
 CAUSES = {
     "ImagePull": (waiting("ImagePullBackOff", "r1/typo: not found"), "r1/typo: not found"),
     "Unschedulable": (
@@ -109,6 +109,7 @@ def blocked_within(simulation: Simulation, seconds: float) -> dict[str, Any]:
     while simulation.condition("Blocked")["status"] != "True":
         after = simulation.last.requeue_after
         assert after is not None, "nobody would ever look again"
+        assert after <= NOTICE_SECONDS
         assert simulation.now + timedelta(seconds=after) <= end, f"silent for {seconds} s"
         simulation.tick(after)
     return simulation.condition("Blocked")
