@@ -21,6 +21,7 @@ from tests.integration.operator.line import Call
 from tests.integration.operator.world import JOB_FILE, World
 
 LEASE_SECONDS = 15
+_TRIES = 20
 
 
 def to_rl_servers(world: World, name: str) -> None:
@@ -39,13 +40,14 @@ def to_rl(world: World, name: str) -> None:
 
 
 def rest(world: World) -> int:
-    """Waits until a pass writes nothing. Returns the writes so far."""
-    while True:
+    """Waits until passes write nothing. Returns the writes so far."""
+    for _ in range(_TRIES):
         before = world.writes()
         world.settle()
         world.settle()
         if world.writes() == before:
             return before
+    raise AssertionError("it writes for ever")
 
 
 def writes_nothing(world: World) -> None:
