@@ -12,7 +12,7 @@ from r1reward_operator.plan import Settings
 from r1reward_operator.reconciler import AGAIN_SECONDS, Reconciler
 from r1reward_operator.stores import Stores
 
-_LIMIT = 20
+_LIMIT = 40
 
 
 class Passes:

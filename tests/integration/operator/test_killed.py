@@ -23,7 +23,7 @@ from tests.integration.operator.world import World
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ADDRESS = re.compile(r"10\.96\.\d+\.\d+")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-_TRIES = 30
+_TRIES = 60
 """More than the writes of any one step."""
 _OWN = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "annotations")
 
