@@ -10,7 +10,7 @@ Failure classes, first match wins:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from r1reward_api.constants import (
@@ -25,7 +25,7 @@ from r1reward_api.wire.termination import FailureClass, Termination
 from r1reward_operator.observed import condition, is_true
 from r1reward_operator.plan.model import JsonObject
 from r1reward_operator.plan.pods import is_unreachable
-from r1reward_operator.plan.times import seconds_since
+from r1reward_operator.plan.times import parse_time, seconds_since
 
 SETTLE_SECONDS = 10.0
 """After the first failure, how long the other pods may bring their evidence: the kubelets of
@@ -176,15 +176,23 @@ def _success(evidence: Evidence, worker: JsonObject, now: datetime) -> Ending:
 
 
 def _lost(evidence: Evidence, now: datetime) -> Failure | None:
-    """Evidence of infrastructure in any pod."""
-    ended = any(_has_failed(p) for p in evidence.pods)
+    """Evidence of infrastructure in any pod.
+
+    When a pod fails, the training operator marks its job as failed and deletes the other pods:
+    that is a consequence, and no evidence.
+    """
+    failed = [p for p in evidence.pods if _has_failed(p)]
+    first_end = min((e for p in failed if (e := _ended_at(p))), default=None)
     for pod in evidence.pods:
-        failure = _disruption(pod, ended, now)
+        failure = _disruption(pod, bool(failed), first_end, now)
         if failure is not None:
             return failure
+    cleaned = bool(failed) and evidence.worker is not None and _has_worker_failed(evidence.worker)
     by_name = {_name(p): p["metadata"]["uid"] for p in evidence.pods}
     for name, uid in evidence.recorded.items():
         if name not in by_name:
+            if cleaned:
+                continue
             return _pod_lost(f"pod {name} vanished")
         if by_name[name] != uid:
             return _pod_lost(f"pod {name} was replaced by another one of its name")
@@ -195,11 +203,19 @@ def _lost(evidence: Evidence, now: datetime) -> Failure | None:
     return None
 
 
-def _disruption(pod: JsonObject, ended: bool, now: datetime) -> Failure | None:
+def _disruption(
+    pod: JsonObject, ended: bool, first_end: str | None, now: datetime
+) -> Failure | None:
     """Why the infrastructure took, or takes, the pod.
 
     A pod that is being drained is left to save its state, so its disruption ends the
     attempt only when it, or a peer that lost it, has ended.
+
+    Args:
+        pod: one of the attempt's.
+        ended: whether any of them has failed.
+        first_end: when the first of them failed, where its container says so.
+        now: the time.
     """
     status = pod.get("status") or {}
     reason = status.get("reason")
@@ -215,12 +231,23 @@ def _disruption(pod: JsonObject, ended: bool, now: datetime) -> Failure | None:
             Reason.EVICTED,
             f"pod {_name(pod)}: {target.get('reason', '')}: {target.get('message', '')}",
         )
-    if ended and pod["metadata"].get("deletionTimestamp"):
+    if ended and _is_deleted(pod, first_end):
         return _pod_lost(f"pod {_name(pod)} is deleted by somebody else")
     if node_is_lost(pod) or is_unreachable(pod, now):
         node = (pod.get("spec") or {}).get("nodeName", "")
         return _pod_lost(f"pod {_name(pod)}: its node {node} does not answer")
     return None
+
+
+def _is_deleted(pod: JsonObject, first_end: str | None) -> bool:
+    """Whether the pod's deletion began before the first failure."""
+    metadata = pod["metadata"]
+    gone = metadata.get("deletionTimestamp")
+    if gone is None or first_end is None:
+        return gone is not None
+    # The API server sets the deletion time to the end of the grace period.
+    grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds", 0))
+    return parse_time(gone) - grace < parse_time(first_end)
 
 
 def node_is_lost(pod: JsonObject) -> bool:

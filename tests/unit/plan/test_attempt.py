@@ -100,8 +100,10 @@ UNREADY = [
 ]
 
 
-def deleting(made: dict[str, Any]) -> dict[str, Any]:
-    made["metadata"]["deletionTimestamp"] = stamp()
+def deleting(made: dict[str, Any], since: float = -70, grace: int = 90) -> dict[str, Any]:
+    """A pod whose deletion began so many seconds from now, as the API server writes it."""
+    made["metadata"]["deletionTimestamp"] = stamp(since + grace)
+    made["metadata"]["deletionGracePeriodSeconds"] = grace
     return made
 
 
@@ -153,6 +155,17 @@ PAYS = {
         [deleting(pod(0)), ended(1, message=said(PROGRAM, "ProgramError"))],
         INFRASTRUCTURE, "PodLost",
     ),
+    "a program whose peer the training operator deletes when it has failed": (
+        [ended(0, message=said(PROGRAM, "NonFiniteLoss"), at=-60), deleting(pod(1), since=-59)],
+        PROGRAM, "NonFiniteLoss",
+    ),
+    "a wrong configuration whose peer was told to stop for it": (
+        [
+            ended(0, message=said(CONFIGURATION, "InvalidModel"), at=-60),
+            deleting(ended(1, code=143, at=-58), since=-60),
+        ],
+        CONFIGURATION, "InvalidModel",
+    ),
     "a node that does not answer": (
         [pod(0, conditions=UNREADY), ended(1)], INFRASTRUCTURE, "PodLost",
     ),
@@ -203,6 +216,18 @@ def test_what_is_gone_without_our_doing_is_infrastructure(case: str, verdict: En
     assert isinstance(verdict, Failure)
     assert (verdict.failure_class, verdict.reason) == (INFRASTRUCTURE, "PodLost")
     assert case in verdict.message
+
+
+def test_a_peer_that_is_gone_after_the_failure_is_a_consequence_of_it():
+    failed = ended(0, message=said(PROGRAM, "NonFiniteLoss"))
+    recorded = {"worker-0": "uid-0", "worker-1": "uid-1"}
+    verdict = judge(failed, of=worker("Failed"), recorded=recorded)
+    assert isinstance(verdict, Failure)
+    assert (verdict.failure_class, verdict.reason) == (PROGRAM, "NonFiniteLoss")
+    # Before the training operator has seen the failure, nobody but a stranger deletes.
+    verdict = judge(failed, recorded=recorded)
+    assert isinstance(verdict, Failure)
+    assert (verdict.failure_class, verdict.reason) == (INFRASTRUCTURE, "PodLost")
 
 
 def test_a_drained_pod_may_use_its_grace_period():
