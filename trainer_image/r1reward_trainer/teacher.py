@@ -8,10 +8,12 @@ within a bound of time. What a failure means is decided here, once:
     404, 405            wrong URL or model: final
     other 4xx           this question is refused (such as by a content filter)
     408, 429, 5xx, none tried again; when nothing at all is answered any more, infrastructure
+    rubbish, too long   tried again likewise: a proxy's page, a cut or endless answer
 """
 
 import asyncio
 import base64
+import json
 import logging
 import random
 import time
@@ -22,7 +24,9 @@ import httpx
 
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.job import Teacher
+from r1reward_trainer.api_key import bearer
 from r1reward_trainer.outcome import ConfigurationError, InfrastructureError
+from r1reward_trainer.retry_after import retry_after
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +34,16 @@ PATIENCE_SECONDS = 300.0
 """How long one question is tried again."""
 SHORTEST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
+KINDS_SAID = 8
+"""Kinds of faults that are logged, each once."""
 REFUSALS_BEFORE_GIVING_UP = 16
 """So many questions refused before any was answered: it is not the questions."""
+MAX_ANSWER_BYTES = 4 << 20
+"""Several times the longest maxTokens."""
 
 _RETRIED = frozenset({408, 409, 425, 429})
 _ERROR_CHARACTERS = 300
+_ERROR_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -54,8 +63,30 @@ class Question:
     seed: int
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What came of a question.
+
+    Attributes:
+        text: as the teacher wrote it, in characters that UTF-8 can hold.
+        faults: tries that failed before it.
+    """
+
+    text: str
+    faults: int = 0
+
+
 class Refused(Exception):
-    """The service will not answer this question, and asking again would not help."""
+    """The service will not answer this question, and asking again would not help.
+
+    Args:
+        why: in words.
+        faults: tries that failed before it.
+    """
+
+    def __init__(self, why: str, faults: int = 0) -> None:
+        super().__init__(why)
+        self.faults = faults
 
 
 class _TryAgain(Exception):
@@ -76,9 +107,12 @@ class TeacherClient:
 
     Args:
         teacher: who is asked.
-        api_key: sent as bearer token; never logged.
+        api_key: sent as bearer token; never logged, not even where the service says it again.
         concurrency: requests in flight.
         patience: seconds for which one question is tried again.
+
+    Raises:
+        ConfigurationError: for a key that no HTTP header can carry.
     """
 
     def __init__(
@@ -95,8 +129,10 @@ class TeacherClient:
         self._refusals = 0
         self._answers = 0
         self._last_answer = 0.0
+        self._secret = (api_key or "").strip()
+        self._said: set[str] = set()
         self._http = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            headers=bearer(api_key, "annotate.teacher.apiKeySecretRef"),
             timeout=teacher.timeout_seconds,
             limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
         )
@@ -107,8 +143,8 @@ class TeacherClient:
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def ask(self, question: Question) -> str:
-        """The teacher's answer, as it wrote it.
+    async def ask(self, question: Question) -> Reply:
+        """The teacher's answer.
 
         Raises:
             Refused: this question will not be answered.
@@ -118,7 +154,7 @@ class TeacherClient:
         body = chat_request(self._teacher, question)
         async with self._slots:
             try:
-                text = await self._ask_patiently(body)
+                reply = await self._ask_patiently(body)
             except Refused as refusal:
                 self._refusals += 1
                 if self._answers == 0 and self._refusals >= REFUSALS_BEFORE_GIVING_UP:
@@ -130,25 +166,35 @@ class TeacherClient:
                 raise
             self._answers += 1
             self._last_answer = time.monotonic()
-            return text
+            return reply
 
-    async def _ask_patiently(self, body: dict[str, Any]) -> str:
+    async def _ask_patiently(self, body: dict[str, Any]) -> Reply:
         begin = time.monotonic()
         tries = 0
         while True:
             try:
-                return await self._ask_once(body)
+                return Reply(await self._ask_once(body), tries)
+            except Refused as refusal:
+                refusal.faults = tries
+                raise
             except _TryAgain as fault:
-                pause = fault.after if fault.after is not None else _backoff(tries)
+                pause = _backoff(tries) if fault.after is None else _asked_pause(fault.after)
                 tries += 1
                 if time.monotonic() + pause - begin > self._patience:
                     raise self._give_up(begin, tries, fault) from fault
-                logger.debug("teacher: %s; trying again in %.1f s", fault, pause)
+                self._say(fault)
                 await asyncio.sleep(pause)
+
+    def _say(self, fault: _TryAgain) -> None:
+        """Logs each kind of fault once: how many there were is counted in the results."""
+        kind = str(fault)
+        if kind not in self._said and len(self._said) < KINDS_SAID:
+            self._said.add(kind)
+            logger.warning("teacher: %s; tried again, and said only once", kind)
 
     def _give_up(self, begin: float, tries: int, fault: _TryAgain) -> Exception:
         if self._last_answer > begin:  # others were answered meanwhile: it is this question
-            return Refused(f"{fault} {tries} times")
+            return Refused(f"{fault} {tries} times", tries)
         return InfrastructureError(
             Reason.TEACHER_UNAVAILABLE,
             f"annotate.teacher at {self._url} has not answered for {self._patience:.0f} s "
@@ -159,19 +205,24 @@ class TeacherClient:
     async def _ask_once(self, body: dict[str, Any]) -> str:
         try:
             async with asyncio.timeout(self._teacher.timeout_seconds):
-                response = await self._http.post(self._url, json=body)
+                async with self._http.stream("POST", self._url, json=body) as response:
+                    raw = await _bounded(response)
         except TimeoutError:
             raise _TryAgain(f"no answer within {self._teacher.timeout_seconds} s") from None
         except httpx.TransportError as error:
             raise _TryAgain(f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]) from error
         except httpx.HTTPError as error:
             raise _TryAgain(type(error).__name__) from error
-        return self._read(response)
+        return self._read(response, raw)
 
-    def _read(self, response: httpx.Response) -> str:
+    def _read(self, response: httpx.Response, raw: bytes) -> str:
         status = response.status_code
         if status == 200:
-            return _answer_text(response)
+            try:
+                return _answer_text(raw)
+            except (ValueError, LookupError, TypeError, RecursionError) as error:
+                fault = f"the answer is no chat completion: {self._excerpt(raw)!r}"
+                raise _TryAgain(fault) from error
         if status in (401, 403):
             raise ConfigurationError(
                 Reason.TEACHER_DENIED,
@@ -181,12 +232,17 @@ class TeacherClient:
         if status in (404, 405):
             raise ConfigurationError(
                 Reason.CONFIGURATION_ERROR,
-                f"annotate.teacher: HTTP {status} from {self._url}: {_excerpt(response)}; check "
+                f"annotate.teacher: HTTP {status} from {self._url}: {self._excerpt(raw)}; check "
                 f"annotate.teacher.baseUrl (it ends in /v1) and model {self._teacher.model!r}",
             )
         if status in _RETRIED or status >= 500:
             raise _TryAgain(f"HTTP {status}", retry_after(response.headers.get("retry-after")))
-        raise Refused(f"HTTP {status}: {_excerpt(response)}")
+        raise Refused(f"HTTP {status}: {self._excerpt(raw)}")
+
+    def _excerpt(self, raw: bytes) -> str:
+        """The beginning of what the service says, on one line."""
+        words = " ".join(raw[:_ERROR_BYTES].decode(errors="replace").split())
+        return (words.replace(self._secret, "***") if self._secret else words)[:_ERROR_CHARACTERS]
 
 
 def chat_request(teacher: Teacher, question: Question) -> dict[str, Any]:
@@ -215,15 +271,8 @@ def data_url(image: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
-def retry_after(header: str | None) -> float | None:
-    """Seconds of a Retry-After header, with jitter on top so that not all return at once; None
-    when it is absent or a date. At most LONGEST_PAUSE_SECONDS."""
-    try:
-        seconds = float(header or "")
-    except ValueError:
-        return None
-    if not 0 <= seconds < float("inf"):
-        return None
+def _asked_pause(seconds: float) -> float:
+    """As long as the service asks, within reason; jitter on top so that not all return at once."""
     return min(seconds, LONGEST_PAUSE_SECONDS) * (1 + random.random() / 4)
 
 
@@ -232,13 +281,22 @@ def _backoff(tries: int) -> float:
     return longest * (0.5 + random.random() / 2)
 
 
-def _answer_text(response: httpx.Response) -> str:
-    try:
-        content = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise _TryAgain("the answer is no chat completion") from error
-    return content if isinstance(content, str) else ""  # None: the model declined
+async def _bounded(response: httpx.Response) -> bytes:
+    raw = bytearray()
+    async for piece in response.aiter_bytes():
+        raw += piece
+        if len(raw) > MAX_ANSWER_BYTES:
+            raise _TryAgain(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(raw)
 
 
-def _excerpt(response: httpx.Response) -> str:
-    return " ".join(response.text.split())[:_ERROR_CHARACTERS]
+def _answer_text(raw: bytes) -> str:
+    """The first choice's text.
+
+    Raises:
+        ValueError, LookupError, TypeError, RecursionError: when there is none.
+    """
+    content = json.loads(raw)["choices"][0]["message"]["content"]
+    if not isinstance(content, str):  # None: the model declined
+        return ""
+    return content.encode("utf-8", "replace").decode()  # half a surrogate pair is no text

@@ -98,6 +98,13 @@ class Journal:
         finite = {k: v for k, v in values.items() if math.isfinite(v)}
         self.append({"step": step, "time": time, "metrics": finite})
 
+    def total(self, metric: str) -> float:
+        """The sum of a metric over all lines so far, those before a resumption among them."""
+        if not self.path.exists():
+            return 0.0
+        with self.path.open() as file:
+            return sum(json.loads(line)["metrics"].get(metric, 0.0) for line in file)
+
 
 class Run:
     """One attempt's training state and where it is kept.

@@ -107,7 +107,11 @@ def test_a_resumed_run_logs_every_step_once(outcome: Outcome, lines):
     assert [line["step"] for line in metrics] == [1, 2, 3]
     assert all(set(line["metrics"]) == METRICS for line in metrics)
     mean = metrics[-1]["metrics"]["reward/mean"]
-    assert outcome.manifest.summary == {"rlSteps": "3", "rlReward": f"{mean:.4f}"}
+    assert outcome.manifest.summary == {
+        "rlSteps": "3",
+        "rlReward": f"{mean:.4f}",
+        "rlJudgeErrors": "0",
+    }
 
 
 def test_trainer_and_servers_agree_on_the_logprobs_of_prompts_with_images(lines):

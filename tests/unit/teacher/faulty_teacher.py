@@ -19,6 +19,7 @@ class Reply:
         status, headers, body: of the HTTP answer.
         delay: seconds before it.
         hang_up: close the connection without an answer.
+        trickle: seconds between the bytes of an answer that never ends.
     """
 
     text: str | None = None
@@ -27,6 +28,7 @@ class Reply:
     body: bytes = b"{}"
     delay: float = 0.0
     hang_up: bool = False
+    trickle: float = 0.0
 
 
 Rule = Callable[[int, dict[str, Any]], Reply]
@@ -87,16 +89,22 @@ def serve(rule: Rule) -> Iterator[FaultyTeacher]:
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
+                length = 1 << 40 if reply.trickle else len(data)
+                self.send_header("Content-Length", str(length))
                 self.end_headers()
                 self.wfile.write(data)
+                while reply.trickle and not closing.wait(reply.trickle):
+                    self.wfile.write(b" ")
             except OSError:
                 self.close_connection = True  # the client did not wait
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # many callers at once are not reset
+
+    server = Server(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()

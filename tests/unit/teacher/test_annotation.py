@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,7 @@ def test_a_damaged_journal_line_is_asked_again() -> None:
     kept = answers(WRONG, RIGHT)
     segment = encode(kept) + b'{"row": 1, "att'
     assert decode(segment) == kept
+    assert encode(decode(segment.replace(b', "faults": 0', b""))) == encode(kept)
     assert decode(b'{"unknown": 1}\n[]\n"x"\n') == []
 
 
@@ -113,6 +115,7 @@ def test_accepted_rows_go_to_sft_and_hard_ones_to_rl(tmp_path: Path) -> None:
     assert counts == (2, 2)
     assert list(open_annotated(tmp_path / "sft")) == expected[:2]
     assert list(open_annotated(tmp_path / "rl")) == expected[1:]
+    results[2] = replace(results[2], faults=4)
     tally = Tally()
     for result in results:
         tally.note(result)
@@ -123,4 +126,5 @@ def test_accepted_rows_go_to_sft_and_hard_ones_to_rl(tmp_path: Path) -> None:
         "attempts": "1:1 2:1 never:1",
         "teacherAnswers": "6",
         "teacherRefusals": "1",
+        "teacherFaults": "4",
     }

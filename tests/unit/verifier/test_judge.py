@@ -8,7 +8,7 @@ import pytest
 
 from r1reward_trainer.method.judge_prompt import judge_prompt, parse_judgement
 from r1reward_trainer.verifier.circuit import Circuit
-from r1reward_trainer.verifier.judge import Judge, JudgeOptions, retry_after
+from r1reward_trainer.verifier.judge import Judge, JudgeOptions
 from tests.unit.verifier.judge_stub import Reply
 
 QUESTION = judge_prompt("so Response 2 is better", 2)
@@ -189,11 +189,3 @@ def test_an_open_circuit_lets_one_call_through_in_each_cooldown():
     assert circuit.allow()
     circuit.success()
     assert not circuit.is_open
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [(None, 0.0), ("2", 2.0), ("0.5", 0.5), ("-3", 0.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0.0)],
-)
-def test_retry_after_is_read_in_seconds(header, seconds):
-    assert retry_after(header) == seconds

@@ -18,7 +18,7 @@ from r1reward_trainer.data.rows import Row
 from r1reward_trainer.method.verdict import format_ok, parse_verdict
 from r1reward_trainer.outcome import Interrupted, StageError
 from r1reward_trainer.render import prompt_text
-from r1reward_trainer.teacher import Question, Refused, TeacherClient
+from r1reward_trainer.teacher import Question, Refused, Reply, TeacherClient
 
 MAX_RESPONSE_CHARACTERS = 100_000
 _STOP_POLL_SECONDS = 0.2
@@ -35,6 +35,7 @@ class Result:
         temperature: of that attempt, or of the last.
         asked: answers in all, refusals among them.
         refused: refusals among them.
+        faults: tries that failed and were made again.
     """
 
     row: int
@@ -43,6 +44,7 @@ class Result:
     temperature: float
     asked: int
     refused: int
+    faults: int = 0
 
 
 def is_right(text: str, gold: int) -> bool:
@@ -65,13 +67,14 @@ def result_of(row: int, gold: int, answers: Sequence[Answer], max_attempts: int)
         max_attempts: of the spec.
     """
     refused = sum(answer.refused for answer in answers)
+    faults = sum(answer.faults for answer in answers)
     right = next((answer for answer in answers if is_right(answer.text, gold)), None)
     if right is not None:
         text = right.text.strip()
-        return Result(row, right.attempt, text, right.temperature, len(answers), refused)
+        return Result(row, right.attempt, text, right.temperature, len(answers), refused, faults)
     if len(answers) < max_attempts:
         return None
-    return Result(row, 0, "", answers[-1].temperature, len(answers), refused)
+    return Result(row, 0, "", answers[-1].temperature, len(answers), refused, faults)
 
 
 def attempt_seed(seed: int, row: Row, attempt: int) -> int:
@@ -156,10 +159,10 @@ async def _annotate_row(
         attempt = len(answers) + 1
         question = question_of(row, attempt, asking.spec, asking.template)
         try:
-            text, refused = await client.ask(question), False
-        except Refused:
-            text, refused = "", True
-        answer = Answer(position, attempt, text, question.temperature, refused)
+            reply, refused = await client.ask(question), False
+        except Refused as refusal:
+            reply, refused = Reply("", refusal.faults), True
+        answer = Answer(position, attempt, reply.text, question.temperature, refused, reply.faults)
         await journal.append(answer)
         answers.append(answer)
 

@@ -27,6 +27,7 @@ class Answer:
         text: as the teacher wrote it; empty when it refused.
         temperature: at which it was sampled.
         refused: the service would not answer.
+        faults: tries that failed before it came.
     """
 
     row: int
@@ -34,6 +35,7 @@ class Answer:
     text: str
     temperature: float
     refused: bool = False
+    faults: int = 0
 
 
 class Journal:

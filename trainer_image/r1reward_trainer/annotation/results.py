@@ -36,23 +36,27 @@ class Tally:
         attempts: rows by the attempt that was right, 0 for never.
         asked: answers of the teacher.
         refused: refusals among them.
+        faults: tries that failed and were made again.
     """
 
     attempts: Counter[int] = field(default_factory=Counter)
     asked: int = 0
     refused: int = 0
+    faults: int = 0
 
     def note(self, result: Result) -> None:
         """Counts a result."""
         self.attempts[result.attempts] += 1
         self.asked += result.asked
         self.refused += result.refused
+        self.faults += result.faults
 
     def add(self, other: "Tally") -> None:
         """Counts what another has counted."""
         self.attempts += other.attempts
         self.asked += other.asked
         self.refused += other.refused
+        self.faults += other.faults
 
     @property
     def rows(self) -> int:
@@ -76,6 +80,7 @@ class Tally:
             "hard": float(self.hard),
             "asked": float(self.asked),
             "refused": float(self.refused),
+            "faults": float(self.faults),
         }
 
     def summary(self) -> dict[str, str]:
@@ -89,6 +94,7 @@ class Tally:
             "attempts": " ".join(right + never),
             "teacherAnswers": str(self.asked),
             "teacherRefusals": str(self.refused),
+            "teacherFaults": str(self.faults),
         }
 
 

@@ -174,7 +174,7 @@ def _outcomes(work: Work, shards: Sequence[Shard]) -> Iterator[Tally]:
         if "failure" in outcome:
             raise _ERRORS[outcome["failure"]](Reason(outcome["reason"]), outcome["message"])
         attempts = Counter({int(n): count for n, count in outcome["attempts"].items()})
-        yield Tally(attempts, outcome["asked"], outcome["refused"])
+        yield Tally(attempts, outcome["asked"], outcome["refused"], outcome["faults"])
 
 
 _ERRORS = {kind.__name__: kind for kind in (ConfigurationError, InfrastructureError, ProgramError)}
@@ -198,6 +198,7 @@ def _work_on_one(work: Work, item: dict[str, Any]) -> dict[str, str]:
         "attempts": dict(total.attempts),
         "asked": total.asked,
         "refused": total.refused,
+        "faults": total.faults,
     }
     return {"outcome": json.dumps(outcome)}
 

@@ -175,6 +175,7 @@ def _train(config: RunConfig, context: StageContext, group: Peers) -> Outcome:
         summary = {"rlSteps": str(total)}
         if rewards:
             summary["rlReward"] = f"{reward_metrics(rewards)['reward/mean']:.4f}"
+            summary["rlJudgeErrors"] = f"{metrics_journal.total('judge/errors'):.0f}"
         outcome = training.finish(total, inputs.model, summary)
         group.leader(services.delete_weights, [config.attempt])
     return outcome

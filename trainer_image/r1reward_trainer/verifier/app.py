@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verifier's HTTP application."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from r1reward_rollout.tail import served
@@ -43,6 +45,8 @@ def create_app(
     app.add_middleware(Guard, token=token, max_body_bytes=max_body_bytes)
     app.include_router(compat_router(service))
 
+    app.add_exception_handler(RequestValidationError, _malformed)
+
     @app.get("/health")
     async def health() -> dict[str, str]:
         # A judge that is out does not make the verifier unready: it is neutral then.
@@ -63,3 +67,11 @@ def create_app(
             return served(tail)
 
     return app
+
+
+async def _malformed(_: Request, error: Exception) -> Response:
+    """422 with place and fault, but without the input: it may be long, and no valid JSON."""
+    if not isinstance(error, RequestValidationError):
+        raise error
+    detail = [{"loc": fault["loc"], "msg": fault["msg"]} for fault in error.errors()]
+    return Response(json.dumps({"detail": detail}), 422, media_type="application/json")

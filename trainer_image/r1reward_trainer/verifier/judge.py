@@ -18,8 +18,10 @@ from typing import Any
 
 import httpx
 
+from r1reward_trainer.api_key import bearer
 from r1reward_trainer.method.judge_prompt import ANSWER_ATTEMPTS
 from r1reward_trainer.method.reward import JudgeOutcome
+from r1reward_trainer.retry_after import retry_after
 from r1reward_trainer.verifier.circuit import Circuit
 from r1reward_trainer.verifier.metrics import VerifierMetrics
 
@@ -92,9 +94,8 @@ class Judge:
         self._cache: OrderedDict[bytes, JudgeOutcome] = OrderedDict()
         self._model = options.model
         self._said: str | None = None
-        headers = {"Authorization": f"Bearer {options.api_key}"} if options.api_key else {}
         self._client = httpx.AsyncClient(
-            headers=headers,
+            headers=bearer(options.api_key, "rl.verifier.judge.apiKeySecretRef"),
             timeout=options.timeout_seconds,
             limits=httpx.Limits(
                 max_connections=options.max_concurrency,
@@ -231,7 +232,7 @@ class Judge:
             if response.status_code in _RETRIED:
                 raise JudgeFailed(
                     f"HTTP {response.status_code}",
-                    retry_after(response.headers.get("retry-after")),
+                    retry_after(response.headers.get("retry-after")) or 0.0,
                 )
             if response.status_code == 404:
                 self._model = self._options.model  # another model may be served by now
@@ -246,11 +247,3 @@ class Judge:
             return json.loads(raw)
         except (ValueError, RecursionError) as error:
             raise JudgeFailed("the answer is no JSON", retry_after=0.0) from error
-
-
-def retry_after(header: str | None) -> float:
-    """Seconds that a Retry-After header asks for; 0 without one or for a date."""
-    try:
-        return max(0.0, float(header or 0))
-    except ValueError:
-        return 0.0

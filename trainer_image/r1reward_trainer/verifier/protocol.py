@@ -3,7 +3,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from r1reward_api.base import ApiModel
 from r1reward_trainer.method.reward import JudgeOutcome
@@ -12,12 +12,21 @@ MAX_SAMPLES = 4096
 """Samples in one request."""
 
 
+def as_unicode(text: str) -> str:
+    """The text with `?` for halves of surrogate pairs: JSON can hold them, UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
+HostileText = Annotated[str, AfterValidator(as_unicode)]
+"""Text of any content, which can be hashed and sent on whatever is in it."""
+
+
 class Sample(ApiModel):
     """A response to be rewarded."""
 
-    id: Annotated[str, Field(max_length=253)]
+    id: Annotated[HostileText, Field(max_length=253)]
     """Comes back with the reward."""
-    response: str
+    response: HostileText
     """What the policy wrote, without prompt and end token. Hostile."""
     gold: Literal[1, 2]
     """The better answer."""

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The key of a chat service as an HTTP header."""
+
+from r1reward_api.reasons import Reason
+from r1reward_trainer.outcome import ConfigurationError
+
+
+def bearer(api_key: str | None, field: str) -> dict[str, str]:
+    """The Authorization header; none without a key.
+
+    White space around the key is left out: a Secret made with `echo` ends in a newline.
+
+    Args:
+        api_key: a Secret's value; no error shows it.
+        field: of the job, which names the Secret.
+
+    Raises:
+        ConfigurationError: for a key that no header can hold. An HTTP client would put it, key
+            and all, into its error.
+    """
+    key = (api_key or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(
+            Reason.CONFIGURATION_ERROR,
+            f"{field}: the key in the Secret holds a line break, a control character or a "
+            "character outside of ASCII, which no HTTP header can carry; correct the Secret",
+        )
+    return {"Authorization": f"Bearer {key}"} if key else {}
