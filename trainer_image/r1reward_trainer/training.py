@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import shutil
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -137,7 +138,12 @@ class Run:
         self._journals = journals
         self._saved = 0  # before the first step there is nothing to save
         self._checkpoints = Checkpoints(
-            context.store, config.run_prefix, config.attempt, settings.keep, fingerprints
+            context.store,
+            config.run_prefix,
+            config.attempt,
+            settings.keep,
+            peers.leader(lambda: uuid.uuid4().hex[:8]),
+            fingerprints,
         )
 
     def resume(self) -> int:

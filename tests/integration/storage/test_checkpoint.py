@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import signal
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,42 +9,9 @@ import pytest
 from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError, InfrastructureError
 from r1reward_trainer.storage.checkpoint import Checkpoints
+from r1reward_trainer.storage.errors import PreconditionFailed
 from r1reward_trainer.storage.s3 import Store
-
-FINGERPRINTS = {"data": "sha256:1", "tokenizer": "2"}
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: no handler runs."""
-
-
-class MortalStore(Store):
-    """A store whose process dies before its n-th write."""
-
-    def __init__(self, uri: str, environ: Mapping[str, str], writes: int) -> None:
-        super().__init__(uri, environ)
-        self.writes = writes
-
-    def _live(self) -> None:
-        if self.writes == 0:
-            raise Killed
-        self.writes -= 1
-
-    def put(self, key: str, data: bytes) -> None:
-        self._live()
-        super().put(key, data)
-
-    def put_file(self, path: Path, key: str) -> None:
-        self._live()
-        super().put_file(path, key)
-
-    def put_if(self, key: str, data: bytes, etag: str | None) -> str:
-        self._live()
-        return super().put_if(key, data, etag)
-
-    def delete_prefix(self, prefix: str) -> None:
-        self._live()
-        super().delete_prefix(prefix)
+from tests.integration.storage.mortal import FINGERPRINTS, POINTS, Point, commit, killed_at, state
 
 
 @pytest.fixture
@@ -59,19 +27,19 @@ def store(s3: dict[str, str], uri: str) -> Store:
 def checkpoints(
     store: Store, attempt: int, keep: int = 2, fingerprints: Mapping[str, str] = FINGERPRINTS
 ) -> Checkpoints:
-    return Checkpoints(store, "run", attempt, keep, fingerprints)
+    return Checkpoints(store, "run", attempt, keep, uuid.uuid4().hex, fingerprints)
 
 
-def state(folder: Path, step: int) -> Path:
-    """The state after a step, in two files."""
-    folder.mkdir(exist_ok=True)
-    (folder / "rank-0").write_text(f"step {step}")
-    (folder / "rank-1").write_text(f"step {step}, other half")
-    return folder
+def claimed(store: Store, attempt: int) -> Checkpoints:
+    own = checkpoints(store, attempt)
+    own.claim()
+    return own
 
 
-def commit(own: Checkpoints, folder: Path, step: int) -> None:
-    own.commit(step, own.upload(step, state(folder, step)))
+def steps_in(store: Store) -> list[int]:
+    """The step of every folder in storage, committed or not."""
+    folders = {o.key.split("/")[-2] for o in store.list("run/checkpoints/attempt-")}
+    return sorted(int(folder.split("-")[1]) for folder in folders)
 
 
 def test_a_later_attempt_resumes_what_was_committed(store: Store, tmp_path: Path):
@@ -90,31 +58,31 @@ def test_a_later_attempt_resumes_what_was_committed(store: Store, tmp_path: Path
     }
 
 
-@pytest.mark.parametrize("writes", range(6))
-def test_a_kill_at_any_point_leaves_the_last_committed_step(
-    s3: dict[str, str], uri: str, store: Store, tmp_path: Path, writes: int
+@pytest.mark.parametrize("point", POINTS, ids=str)
+def test_a_kill_at_any_point_keeps_the_last_committed_step_and_leaves_no_rest(
+    s3: dict[str, str], uri: str, store: Store, tmp_path: Path, point: Point
 ):
-    mortal = MortalStore(uri, s3, writes=100)
-    first = checkpoints(mortal, 1, keep=1)
-    first.claim()
-    commit(first, tmp_path / "state", 5)
-    mortal.writes = writes  # of: two files, manifest, pointer, pruning
-    try:
-        commit(first, tmp_path / "state", 10)
-        committed = True
-    except Killed:
-        committed = writes > 3
+    assert killed_at(point, uri, s3, tmp_path / "state") == -signal.SIGKILL
 
     second = checkpoints(store, 2, keep=1)
     manifest = second.claim()
     assert manifest is not None
-    assert manifest.step == (10 if committed else 5)
+    assert manifest.step == (10 if point.committed else 5)
     fetched = second.fetch(manifest, tmp_path / "fetched")
+    assert (fetched / "rank-0").read_text() == f"step {manifest.step}"
     assert (fetched / "rank-1").read_text() == f"step {manifest.step}, other half"
+    assert steps_in(store) == [manifest.step]  # the attempt may have nothing more to commit
 
-    commit(second, tmp_path / "state", 15)  # the torn rest goes with the next commit
-    kept = {o.key.split("/")[-2] for o in store.list("run/checkpoints/attempt-")}
-    assert kept == {"step-00000015"}
+    commit(second, tmp_path / "state", 15)
+    assert steps_in(store) == [15]
+
+
+def test_a_kill_right_after_the_claim_loses_nothing(store: Store, tmp_path: Path):
+    commit(claimed(store, 1), tmp_path / "state", 5)
+    claimed(store, 2)  # and no more is heard of it
+    manifest = checkpoints(store, 3).claim()
+    assert manifest is not None
+    assert manifest.step == 5
 
 
 def test_an_earlier_attempt_that_still_runs_cannot_commit(store: Store, tmp_path: Path):
@@ -130,6 +98,54 @@ def test_an_earlier_attempt_that_still_runs_cannot_commit(store: Store, tmp_path
     manifest = checkpoints(store, 3).claim()
     assert manifest is not None
     assert (manifest.step, manifest.attempt) == (8, 2)
+    assert steps_in(store) == [5, 8]
+
+
+def test_what_a_stale_writer_uploaded_last_goes_with_it(store: Store, tmp_path: Path):
+    first, second = claimed(store, 1), claimed(store, 2)
+    commit(second, tmp_path / "state", 8)  # its last commit: it prunes no more
+    with pytest.raises(InfrastructureError):
+        commit(first, tmp_path / "state", 10)
+    assert steps_in(store) == [8]
+
+
+def test_of_two_trainers_of_one_attempt_the_earlier_cannot_touch_the_files_of_the_later(
+    store: Store, tmp_path: Path
+):
+    """As when a pod on a lost node goes on and its replacement has started."""
+    first, second = claimed(store, 1), claimed(store, 1)
+    commit(second, tmp_path / "state", 5)
+    first.upload(5, state(tmp_path / "state", 6))  # other bytes for the same step
+    with pytest.raises(InfrastructureError) as caught:
+        first.commit(5, [])
+    assert caught.value.reason == Reason.STALE_WRITER
+    manifest = checkpoints(store, 2).claim()
+    assert manifest is not None
+    fetched = second.fetch(manifest, tmp_path / "fetched")
+    assert (fetched / "rank-0").read_text() == "step 5"
+
+
+def test_a_commit_whose_answer_was_lost_is_kept_for_the_attempt_that_goes_on_from_it(
+    s3: dict[str, str], uri: str, store: Store, tmp_path: Path
+):
+    class Unanswered(Store):
+        """The pointer is written, and a later attempt claims before the writer hears of it."""
+
+        def put_if(self, key: str, data: bytes, etag: str | None) -> str:
+            written = super().put_if(key, data, etag)
+            if b"step-00000005" not in data:
+                return written
+            claimed(store, 2)
+            raise PreconditionFailed(key)
+
+    first = claimed(Unanswered(uri, s3), 1)
+    with pytest.raises(InfrastructureError) as caught:
+        commit(first, tmp_path / "state", 5)
+    assert caught.value.reason == Reason.STALE_WRITER
+    manifest = checkpoints(store, 3).claim()
+    assert manifest is not None
+    checkpoints(store, 3).fetch(manifest, tmp_path / "fetched")
+    assert (tmp_path / "fetched" / "rank-0").read_text() == "step 5"
 
 
 def test_an_earlier_attempt_cannot_claim_after_a_later_one(store: Store):
@@ -144,29 +160,37 @@ def test_only_as_many_as_asked_for_are_kept(store: Store, tmp_path: Path):
     own.claim()
     for step in (5, 10, 15, 20):
         commit(own, tmp_path / "state", step)
-    kept = {o.key.split("/")[-2] for o in store.list("run/checkpoints/attempt-")}
-    assert kept == {"step-00000015", "step-00000020"}
+    assert steps_in(store) == [15, 20]
 
 
-@pytest.mark.parametrize("changed", ["data", "tokenizer"])
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (["data"], "another data (data: sha256:1, now new)"),
+        (["tokenizer"], "another tokenizer (tokenizer: 2, now new)"),
+        (["data", "tokenizer"], "another data and tokenizer (data: sha256:1, now new; tokenizer"),
+    ],
+)
 def test_state_of_other_data_or_another_tokenizer_is_refused_by_name(
-    store: Store, tmp_path: Path, changed: str
+    store: Store, tmp_path: Path, changed: list[str], named: str
 ):
-    first = checkpoints(store, 1)
-    first.claim()
-    commit(first, tmp_path / "state", 5)
-    second = checkpoints(store, 2, fingerprints={**FINGERPRINTS, changed: "another"})
-    with pytest.raises(ConfigurationError, match=f"another {changed}"):
+    commit(claimed(store, 1), tmp_path / "state", 5)
+    second = checkpoints(store, 2, fingerprints={**FINGERPRINTS, **dict.fromkeys(changed, "new")})
+    with pytest.raises(ConfigurationError) as caught:
         second.claim()
+    assert caught.value.reason == Reason.INVALID_SPEC
+    assert named in caught.value.message
+    assert "create the job under another name" in caught.value.message
+    assert steps_in(store) == [5]
 
 
 def test_a_damaged_checkpoint_is_refused(store: Store, tmp_path: Path):
     own = checkpoints(store, 1)
     own.claim()
     commit(own, tmp_path / "state", 5)
-    store.put("run/checkpoints/attempt-1/step-00000005/rank-1", b"step 5, other hale")
     manifest = checkpoints(store, 2).claim()
     assert manifest is not None
+    store.put(f"run/checkpoints/{manifest.path}/rank-1", b"step 5, other hale")
     with pytest.raises(ConfigurationError) as caught:
         own.fetch(manifest, tmp_path / "fetched")
     assert caught.value.reason == Reason.ARTIFACT_CORRUPT

@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints as transactions: shards, then their manifest, then the pointer.
 
-    <run prefix>/checkpoints/latest.json                          the pointer
-    <run prefix>/checkpoints/attempt-<n>/step-<s>/manifest.json   files with digests
-    <run prefix>/checkpoints/attempt-<n>/step-<s>/...             safetensors and JSON
+    <run prefix>/checkpoints/latest.json                                   the pointer
+    <run prefix>/checkpoints/attempt-<n>/step-<s>-<writer>/manifest.json   files with digests
+    <run prefix>/checkpoints/attempt-<n>/step-<s>-<writer>/...             safetensors and JSON
 
 The pointer is the only truth: what it does not list does not exist. It is
 written by conditional puts alone, each against the ETag of the one before. An
 attempt claims it before it reads it, so that an earlier attempt which still runs
-somewhere (a lost node) loses its next commit, and never the later one.
+somewhere (a lost node) loses its next commit, and never the later one. Two writers
+never write to one folder, not even two pods of the same attempt.
 """
 
 import json
 import logging
-import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -22,7 +23,7 @@ from pydantic import Field, ValidationError
 from r1reward_api.base import ApiModel
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.manifest import FileEntry
-from r1reward_trainer.outcome import ConfigurationError, InfrastructureError
+from r1reward_trainer.outcome import ConfigurationError, InfrastructureError, StageError
 from r1reward_trainer.storage.outputs import download_files, upload_folder
 from r1reward_trainer.storage.s3 import NotFound, PreconditionFailed, Store
 
@@ -63,6 +64,8 @@ class CheckpointManifest(ApiModel):
     """Steps done."""
     attempt: int
     """Who wrote it."""
+    path: str
+    """Below the checkpoints' prefix."""
     fingerprints: dict[str, str]
     """What must be the same for the state to mean the same: data, tokenizer, ..."""
     files: list[FileEntry]
@@ -77,6 +80,7 @@ class Checkpoints:
         run_prefix: `RunConfig.run_prefix`: shared by all attempts of the run.
         attempt: this attempt.
         keep: how many committed checkpoints stay.
+        writer: drawn at random once for all processes of this attempt.
         fingerprints: of what the run is about to use, by a name that a user understands.
     """
 
@@ -86,6 +90,7 @@ class Checkpoints:
         run_prefix: str,
         attempt: int,
         keep: int,
+        writer: str,
         fingerprints: Mapping[str, str],
     ) -> None:
         self._store = store
@@ -93,12 +98,15 @@ class Checkpoints:
         self._attempt = attempt
         self._keep = keep
         self._fingerprints = dict(fingerprints)
-        self._writer = uuid.uuid4().hex
+        self._writer = writer
         self._etag: str | None = None
         self._committed: list[CheckpointRef] = []
 
     def claim(self) -> CheckpointManifest | None:
         """Becomes the only writer, and gives the last committed checkpoint, if any.
+
+        What earlier attempts left behind is deleted here, because this one may have nothing
+        more to commit.
 
         Raises:
             InfrastructureError: StaleWriter, when a later attempt has already claimed.
@@ -114,18 +122,20 @@ class Checkpoints:
                 self._etag = self._put_pointer(self._committed, etag)
             except PreconditionFailed:
                 continue
-            return self._read_manifest(self._committed[-1]) if self._committed else None
+            manifest = self._read_manifest(self._committed[-1]) if self._committed else None
+            self._prune()
+            return manifest
         raise self._stale()
 
     def fetch(self, manifest: CheckpointManifest, dest: Path) -> Path:
         """Downloads a checkpoint's files into a folder, digests verified."""
-        place = f"{self._prefix}/{_path(manifest.attempt, manifest.step)}"
+        place = f"{self._prefix}/{manifest.path}"
         download_files(self._store, place, manifest.files, dest, self._remedy())
         return dest
 
     def upload(self, step: int, folder: Path) -> list[FileEntry]:
         """Uploads one process's part of the checkpoint after a step; any process may."""
-        return upload_folder(self._store, f"{self._prefix}/{_path(self._attempt, step)}", folder)
+        return upload_folder(self._store, f"{self._prefix}/{self._path(step)}", folder)
 
     def commit(self, step: int, files: list[FileEntry]) -> str:
         """Makes what was uploaded the checkpoint in force.
@@ -143,10 +153,14 @@ class Checkpoints:
         Raises:
             InfrastructureError: StaleWriter, when a later attempt has claimed.
         """
-        path = _path(self._attempt, step)
+        path = self._path(step)
         place = f"{self._prefix}/{path}"
         manifest = CheckpointManifest(
-            step=step, attempt=self._attempt, fingerprints=self._fingerprints, files=files
+            step=step,
+            attempt=self._attempt,
+            path=path,
+            fingerprints=self._fingerprints,
+            files=files,
         )
         self._store.put(f"{place}/manifest.json", manifest.model_dump_json(by_alias=True).encode())
         kept = [c for c in self._committed if c.path != path]
@@ -154,6 +168,7 @@ class Checkpoints:
         try:
             self._etag = self._put_pointer(kept, self._etag)
         except PreconditionFailed as error:
+            self._withdraw(path)
             raise self._stale() from error
         self._committed = kept
         self._prune()
@@ -184,15 +199,16 @@ class Checkpoints:
             ) from error
         except ValidationError as error:
             raise self._corrupt(f"{self._store.uri(key)} is no checkpoint manifest") from error
-        for name, now in self._fingerprints.items():
-            then = manifest.fingerprints.get(name)
-            if then != now:
-                raise ConfigurationError(
-                    Reason.INVALID_SPEC,
-                    f"checkpoint {self._store.uri(ref.path)} of step {ref.step} was made with "
-                    f"another {name} ({then}, now {now}): its state would not fit; "
-                    f"restore the {name}, or create the job under another name",
-                )
+        then = manifest.fingerprints
+        if changed := [name for name, now in self._fingerprints.items() if then.get(name) != now]:
+            digests = "; ".join(f"{n}: {then.get(n)}, now {self._fingerprints[n]}" for n in changed)
+            names = " and ".join(changed)
+            raise ConfigurationError(
+                Reason.INVALID_SPEC,
+                f"checkpoint {self._store.uri(f'{self._prefix}/{ref.path}')} of step {ref.step} "
+                f"was made with another {names} ({digests}): its state would not fit; "
+                f"restore the {names}, or create the job under another name",
+            )
         return manifest
 
     def _prune(self) -> None:
@@ -218,13 +234,23 @@ class Checkpoints:
             "step again"
         )
 
+    def _withdraw(self, path: str) -> None:
+        """Deletes what was uploaded for nothing: the newer writer may never prune again.
+
+        Not what the pointer lists: when the answer to our own put was lost, the newer writer
+        has read it and goes on from it.
+        """
+        with suppress(StageError):  # that this writer is stale is what must be told
+            pointer, _ = self._read_pointer()
+            if pointer is not None and path not in {c.path for c in pointer.committed}:
+                self._store.delete_prefix(f"{self._prefix}/{path}")
+
     def _stale(self) -> InfrastructureError:
         return InfrastructureError(
             Reason.STALE_WRITER,
-            f"{self._store.uri(self._prefix)}/latest.json was written by another attempt since; "
-            f"attempt {self._attempt} ends",
+            f"{self._store.uri(self._prefix)}/latest.json was written by another trainer since; "
+            f"this one of attempt {self._attempt} ends",
         )
 
-
-def _path(attempt: int, step: int) -> str:
-    return f"attempt-{attempt}/step-{step:08d}"
+    def _path(self, step: int) -> str:
+        return f"attempt-{self._attempt}/step-{step:08d}-{self._writer}"
