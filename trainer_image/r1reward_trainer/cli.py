@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from r1reward_api.constants import ExitCode, Stage
 from r1reward_api.reasons import Reason
@@ -151,11 +151,20 @@ def _run(config: RunConfig, environment: Environment) -> Outcome:
         token=environment.load_token(),
         rank=environment.rank,
         world_size=environment.world_size,
+        abandon=partial(_abandon, config, environment),
     )
     try:
         return function(config, context)
     finally:
         reporter.close()
+
+
+def _abandon(config: RunConfig, environment: Environment, error: StageError) -> NoReturn:
+    """Ends this process from a thread: its main one may wait in a library for ever."""
+    logger.error("%s: %s", error.reason, error.message)
+    if environment.local_rank == 0:
+        _write(environment.termination_log, _failure(config.stage, config, error))
+    os._exit(error.exit_code)
 
 
 def _success(config: RunConfig, outcome: Outcome) -> Termination:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1reward_trainer.outcome import Interrupted
+from r1reward_trainer.outcome import Interrupted, StageError
 from r1reward_trainer.progress import ProgressReporter
 from r1reward_trainer.storage.s3 import Store
 
@@ -23,6 +23,8 @@ class StageContext:
         scratch: an empty folder of this pod.
         token: the attempt's token for rollout and verifier; None for stages without services.
         rank, world_size: of torch.distributed, from the environment.
+        abandon: ends the process at once with an error, from any thread: for when its main
+            thread cannot be woken. None: the caller is no process of its own.
     """
 
     store: Store
@@ -33,6 +35,7 @@ class StageContext:
     token: str | None = None
     rank: int = 0
     world_size: int = 1
+    abandon: Callable[[StageError], None] | None = None
 
     def raise_if_stopped(self, step: int | None = None) -> None:
         """For stages whose work is saved as it is done.

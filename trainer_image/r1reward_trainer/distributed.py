@@ -3,7 +3,8 @@
 
 Tensors of the model travel over NCCL (or gloo without GPUs). Everything else (who
 failed, who was told to stop, what rank 0 found in storage) goes over a gloo group of
-its own, whose barrier names the ranks that did not come.
+its own, whose barrier names the ranks that did not come. Beside both, each process
+gives signs of life (`pulse.py`), and all end when one falls silent.
 """
 
 import logging
@@ -27,6 +28,7 @@ from r1reward_trainer.outcome import (
     StageError,
     as_stage_error,
 )
+from r1reward_trainer.pulse import Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +74,37 @@ class Peers:
         control = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
         assert isinstance(control, dist.ProcessGroup)  # every process is in it
         self._control = control
+        self._pulse: Pulse | None = None
         self.mesh: DeviceMesh = init_device_mesh(self.device.type, (world_size,))
+
+    def watch(self, abandon: Callable[[StageError], None]) -> None:
+        """Begins to give signs of life and to wait for those of the others.
+
+        Args:
+            abandon: ends this process, whatever its main thread is doing, with an error.
+        """
+        if self.world_size > 1:
+            self._pulse = Pulse(self.rank, self.leader, lambda reason: abandon(self.lost(reason)))
+
+    def at(self, place: str) -> None:
+        """Says where this process is, for the message of those that miss it.
+
+        Args:
+            place: such as "step 7, sampling".
+        """
+        if self._pulse is not None:
+            self._pulse.place = place
+
+    def lost(self, reason: str) -> InfrastructureError:
+        """PeerLost, with where this process was, and where the others were."""
+        place, known = "starting", ""
+        if self._pulse is not None:
+            place, known = self._pulse.place, self._pulse.places()
+        return InfrastructureError(
+            Reason.PEER_LOST,
+            f"rank {self.rank} of {self.world_size} lost its peers at {place}: {reason}"
+            + (f" (last known: {known})" if known else ""),
+        )
 
     def together(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Every process works; all succeed or all raise.
@@ -132,9 +164,15 @@ class Peers:
         """Waits until every process is here."""
         self._gather(None, COLLECTIVE_TIMEOUT)
 
-    def close(self) -> None:
-        """Ends the process group."""
+    def close(self, done: bool) -> None:
+        """Ends the process group; the watch last, as leaving the group may itself wait.
+
+        Args:
+            done: the stage has succeeded.
+        """
         dist.destroy_process_group()
+        if self._pulse is not None:
+            self._pulse.close(done)
 
     def _gather(self, value: Any, timeout: timedelta) -> list[Any]:
         if self.world_size == 1:
@@ -146,26 +184,41 @@ class Peers:
 
 
 @contextmanager
-def peers(rank: int, world_size: int, local_rank: int) -> Iterator[Peers]:
+def peers(
+    rank: int,
+    world_size: int,
+    local_rank: int,
+    abandon: Callable[[StageError], None] | None = None,
+) -> Iterator[Peers]:
     """The process group of a stage.
+
+    Args:
+        rank, world_size, local_rank: of this process.
+        abandon: see `Peers.watch`; None: nobody watches.
 
     Raises:
         InfrastructureError: PeerLost, when another process is gone or does not answer in time.
     """
     group: Peers | None = None
+    done = False
     try:
         group = Peers(rank, world_size, local_rank)
+        if abandon is not None:
+            group.watch(abandon)
         yield group
+        done = True
     except RuntimeError as error:
         if world_size > 1 and is_peer_lost(error):
+            if group is not None:
+                raise group.lost(_brief(error)) from error
             raise InfrastructureError(
                 Reason.PEER_LOST,
-                f"rank {rank} of {world_size} lost its peers: {_brief(error)}",
+                f"rank {rank} of {world_size} did not meet its peers: {_brief(error)}",
             ) from error
         raise
     finally:
         if group is not None:
-            group.close()
+            group.close(done)
 
 
 def is_peer_lost(error: RuntimeError) -> bool:

@@ -61,6 +61,7 @@ def fetch_inputs(config: RunConfig, context: StageContext, peers: Peers, rows: s
     Args:
         rows: name of the input with the rows.
     """
+    peers.at("fetching inputs")
     shared = context.scratch.parent / "shared"
     if peers.local_rank == 0:
         shutil.rmtree(shared, ignore_errors=True)
@@ -152,6 +153,7 @@ class Run:
         Returns:
             Steps done; 0 without a checkpoint.
         """
+        self._peers.at("restoring the checkpoint")
         manifest = self._peers.leader(self._checkpoints.claim)
         if manifest is None:
             return 0
@@ -202,6 +204,7 @@ class Run:
         """Commits the state after a step; every process writes what it holds."""
         if step == self._saved:
             return
+        self._peers.at(f"saving after step {step}")
         folder = self._context.scratch / "checkpoint"
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -229,6 +232,7 @@ class Run:
         """
         context, config, leads = self._context, self._config, self._peers.rank == 0
         context.progress.update(message="writing the weights")
+        self._peers.at("writing the weights")
         weights, metrics = context.scratch / "weights", context.scratch / "metrics"
         shutil.rmtree(weights, ignore_errors=True)
         self._peers.gather(model.export, self._policy, base, weights if leads else None)

@@ -93,6 +93,7 @@ def commit(own: Checkpoints, folder: Path, step: int) -> None:
 def killed_at(point: Point, uri: str, environ: Mapping[str, str], folder: Path) -> int | None:
     """Attempt 1 commits step 5 and is killed at the point of step 10; its exit code."""
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["httpx", "minio", "pydantic"])  # imported once, not per kill
     process = context.Process(target=_write, args=(point, uri, dict(environ), folder))
     process.start()
     process.join(60)

@@ -58,7 +58,7 @@ _JUDGE_ERRORS = (JudgeOutcome.UNKNOWN, JudgeOutcome.UNAVAILABLE)
 def run(config: RunConfig, context: StageContext) -> Outcome:
     """Trains on the rows and publishes the weights."""
     local_rank = Environment.from_env().local_rank
-    with peers(context.rank, context.world_size, local_rank) as group:
+    with peers(context.rank, context.world_size, local_rank, context.abandon) as group:
         return already_done(config, context, group) or _train(config, context, group)
 
 
@@ -109,17 +109,20 @@ def _train(config: RunConfig, context: StageContext, group: Peers) -> Outcome:
 
         for step in range(start, total):
             clock = Clock()
+            group.at(f"step {step + 1}, handing over weights")
             group.gather(_hand_over, services, step, policy, group)
             clock.lap("seconds/weights")
             if step == start:
                 context.progress.update(message="training")
 
+            group.at(f"step {step + 1}, sampling")
             step_rows, prompts = group.together(prefetcher.get, step)
             answers = group.leader(services.sample, step, step_rows, prompts, renderer)
             if answers is None:
                 training.interrupt(step)
             clock.lap("seconds/rollout")
 
+            group.at(f"step {step + 1}, log-probs")
             if group.rank == 0:
                 services.begin_scoring(answers, step_rows, renderer)
             share = make_share(plan, answers, prompts, spec.micro_batch_size, renderer, policy)
@@ -128,12 +131,14 @@ def _train(config: RunConfig, context: StageContext, group: Peers) -> Outcome:
             if reference is not None:
                 kl = old - logprobs_of(reference, share, temperature, group.device)
             clock.lap("seconds/logprobs")
+            group.at(f"step {step + 1}, waiting for rewards")
             scored = group.leader(services.rewards)
             if scored is None:
                 training.interrupt(step)
             rewards = scored
             clock.lap("seconds/rewards")
 
+            group.at(f"step {step + 1}, training")
             scalars = torch.tensor([reward.total for reward in rewards], dtype=torch.float64)
             if method.baseline == "Group":
                 scalars = group_baseline(scalars, torch.tensor([a.place for a in answers]))

@@ -37,7 +37,7 @@ from r1reward_trainer.training import (
 def run(config: RunConfig, context: StageContext) -> Outcome:
     """Trains on the chains and publishes the weights."""
     local_rank = Environment.from_env().local_rank
-    with peers(context.rank, context.world_size, local_rank) as group:
+    with peers(context.rank, context.world_size, local_rank, context.abandon) as group:
         return already_done(config, context, group) or _train(config, context, group)
 
 
@@ -76,6 +76,7 @@ def _train(config: RunConfig, context: StageContext, group: Peers) -> Outcome:
     try:
         for step in range(start, total):
             begin = time.monotonic()
+            group.at(f"step {step + 1}, training")
             examples, stand_in = group.together(prefetcher.get, step)
             response_tokens, all_tokens = group.sum(token_counts(examples)).tolist()
 
