@@ -40,6 +40,12 @@ _TOKENIZER_FILES = (
 )
 
 
+_WHAT_HELPS = (
+    "The last checkpoint is from before and is kept. Try a lower learningRate, a lower "
+    "optimizer.maxGradNorm or more warm-up, and look at grad_norm in the metrics before this step"
+)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The stage's inputs on this pod's disk, and what stands for them in checkpoints."""
@@ -201,9 +207,14 @@ class Run:
         raise Interrupted(f"stopped by SIGTERM; the state after step {step} is saved", step)
 
     def save(self, step: int) -> None:
-        """Commits the state after a step; every process writes what it holds."""
+        """Commits the state after a step; every process writes what it holds.
+
+        Raises:
+            ProgramError: NonFiniteLoss, see `_check_weights`.
+        """
         if step == self._saved:
             return
+        self._check_weights(step)
         self._peers.at(f"saving after step {step}")
         folder = self._context.scratch / "checkpoint"
         shutil.rmtree(folder, ignore_errors=True)
@@ -229,7 +240,11 @@ class Run:
             step: steps done.
             base: folder of the starting model, whose configuration and processor are kept.
             summary: figures for the job's status.
+
+        Raises:
+            ProgramError: NonFiniteLoss, see `_check_weights`.
         """
+        self._check_weights(step)
         context, config, leads = self._context, self._config, self._peers.rank == 0
         context.progress.update(message="writing the weights")
         self._peers.at("writing the weights")
@@ -250,6 +265,20 @@ class Run:
             return Outcome(manifest, cache_hit=adopted, step=step)
 
         return self._peers.leader(upload)
+
+    def _check_weights(self, step: int) -> None:
+        """Keeps weights that hold a NaN out of checkpoints and results, however it came in.
+
+        Raises:
+            ProgramError: NonFiniteLoss.
+        """
+        own = (training_state.local_rows(p).rows for p in self._policy.parameters())
+        if self._peers.any(not all(bool(rows.isfinite().all()) for rows in own)):
+            raise ProgramError(
+                Reason.NON_FINITE_LOSS,
+                f"the weights after step {step} hold values that are not finite, though the loss "
+                f"was. {_WHAT_HELPS}",
+            )
 
 
 def distribute(
@@ -322,9 +351,7 @@ def check_finite(step: int, loss: float, grad_norm: float, rate: float, about: s
     raise ProgramError(
         Reason.NON_FINITE_LOSS,
         f"the {what} of step {step} is not finite (loss {loss:g}, gradient norm {grad_norm:g}, "
-        f"learning rate {rate:g}; {about}). The last checkpoint is from before and is kept. "
-        "Try a lower learningRate, a lower optimizer.maxGradNorm or more warm-up, and look at "
-        "grad_norm in the metrics before this step",
+        f"learning rate {rate:g}; {about}). {_WHAT_HELPS}",
     )
 
 

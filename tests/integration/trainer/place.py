@@ -4,7 +4,7 @@
 import io
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +52,29 @@ class Place:
         environ: of the S3 server's clients.
         folder: for scratch folders.
         model: folder of the starting model.
+        rows: annotated rows; None: `noise()`.
+        root: of another place in the same storage; None: a new one.
     """
 
-    def __init__(self, environ: Mapping[str, str], folder: Path, model: Path) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        folder: Path,
+        model: Path,
+        rows: Sequence[AnnotatedRow] | None = None,
+        root: str | None = None,
+    ) -> None:
         self.environ = environ
         self.folder = folder
-        self.root = f"s3://{environ['R1_BUCKET']}/{uuid.uuid4().hex}"
+        self.root = root or f"s3://{environ['R1_BUCKET']}/{uuid.uuid4().hex}"
         self.store = Store(f"{self.root}/team", environ)
         self._prepare_key = uuid.uuid4().hex
-        write_rows(folder / "rows", rows(), AnnotatedRow)
+        rows = noise() if rows is None else rows
+        write_rows(folder / "rows", rows, AnnotatedRow)
         config = self._config(Stage.PREPARE, self._prepare_key, {}, {}, "prepare", 1, {})
         self._outputs = {
             "model": upload_output(self.store, config, "model", model),
-            "rows": upload_output(self.store, config, "rows", folder / "rows", ROWS),
+            "rows": upload_output(self.store, config, "rows", folder / "rows", len(rows)),
         }
         publish(self.store, config, self._outputs, {})
 
@@ -160,7 +170,7 @@ class Place:
         )
 
 
-def rows() -> list[AnnotatedRow]:
+def noise() -> list[AnnotatedRow]:
     """Noise images of two sizes, prompts and chains of several lengths, one row without image."""
     return [
         AnnotatedRow(

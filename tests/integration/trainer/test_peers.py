@@ -121,10 +121,10 @@ def _stay_away(group: Peers, folder: Path) -> None:
 def _take_turns_to_be_slow(group: Peers, folder: Path) -> None:
     """Each longer than the watch's patience: one at work, one when the other has left."""
     if group.rank == 1:
-        time.sleep(2 * pulse.PATIENCE * pulse.BEAT_SECONDS)
+        time.sleep(1.5 * pulse.PATIENCE * pulse.BEAT_SECONDS)
     group.barrier()
     if group.rank == 0:
-        time.sleep(2 * pulse.PATIENCE * pulse.BEAT_SECONDS)
+        time.sleep(1.5 * pulse.PATIENCE * pulse.BEAT_SECONDS)
 
 
 def test_results_and_sums_are_shared(tmp_path: Path):

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -7,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from r1reward_api.constants import Stage
 from r1reward_api.reasons import Reason
+from r1reward_trainer import optim, training_state
 from r1reward_trainer.context import StageContext
-from r1reward_trainer.outcome import Interrupted, Outcome, ProgramError
+from r1reward_trainer.outcome import ConfigurationError, Interrupted, Outcome, ProgramError
 from r1reward_trainer.stages import sft
 from r1reward_trainer.storage.outputs import find
-from tests.integration.trainer.place import Place
+from tests.integration.trainer.place import Place, noise
 
 SECTION = {
     "epochs": 2,
@@ -27,6 +30,35 @@ SECTION = {
 
 class Killed(BaseException):
     """Stands for SIGKILL: no handler runs."""
+
+
+class Poison:
+    """Makes one number NaN: in the gradients before an update, or in the weights after it.
+
+    Args:
+        attribute: "grad" or "data" of a parameter.
+        update: which, from 1.
+    """
+
+    def __init__(self, attribute: str, update: int) -> None:
+        self.attribute = attribute
+        self._left = update
+        self._update = optim.update
+
+    def __call__(
+        self, optimizer: torch.optim.AdamW, module: nn.Module, rate: float, max_grad_norm: float
+    ) -> float:
+        self._left -= 1
+        if self._left == 0 and self.attribute == "grad":
+            self._spoil(module)
+        norm = self._update(optimizer, module, rate, max_grad_norm)
+        if self._left == 0 and self.attribute == "data":
+            self._spoil(module)
+        return norm
+
+    def _spoil(self, module: nn.Module) -> None:
+        value = getattr(next(module.parameters()), self.attribute)
+        training_state.local_rows(value).rows.view(-1)[0] = torch.nan
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +165,76 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_a_diagnosis(
         assert part in caught.value.message
     assert find(place.store, Stage.SFT, "key-uid") is None
     assert not list(place.store.list(f"{config.run_prefix}/checkpoints/attempt-1"))
+
+
+@pytest.mark.parametrize(
+    ("poison", "words"),
+    [
+        (Poison("grad", update=5), "the gradient norm of step 5 is not finite"),
+        (Poison("data", update=4), "the weights after step 4 hold values that are not finite"),
+    ],
+)
+def test_what_becomes_not_finite_reaches_no_checkpoint_and_the_last_good_one_is_resumed(
+    place: Place, straight: Outcome, monkeypatch: pytest.MonkeyPatch, poison: Poison, words: str
+):
+    uid = f"poisoned-{poison.attribute}"
+    first = place.config(Stage.SFT, SECTION, uid=uid)
+    with monkeypatch.context() as patch:
+        patch.setattr(sft.optim, "update", poison)
+        with pytest.raises(ProgramError) as caught:
+            sft.run(first, place.context(first))
+    assert caught.value.reason == Reason.NON_FINITE_LOSS
+    assert words in caught.value.message
+    assert "The last checkpoint is from before and is kept" in caught.value.message
+
+    steps: list[int] = []
+    second = place.config(Stage.SFT, SECTION, uid=uid, attempt=2)
+    outcome = sft.run(second, place.context(second, lambda _, step: steps.append(step)))
+    assert steps[0] == (5 if poison.attribute == "grad" else 3)
+    _same_result(place, straight, uid, outcome)
+
+
+def test_a_last_update_that_ruins_the_weights_is_no_result(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+):
+    config = place.config(Stage.SFT, {**SECTION, "maxSteps": 3}, uid="ruined")
+    monkeypatch.setattr(sft.optim, "update", Poison("data", update=3))
+    with pytest.raises(ProgramError, match="the weights after step 3"):
+        sft.run(config, place.context(config))
+    assert find(place.store, Stage.SFT, config.key or "") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("rows", "was made with another data ("),
+        ("tokenizer", "was made with another starting model and tokenizer and processor ("),
+    ],
+)
+def test_a_resume_with_other_rows_or_another_tokenizer_is_refused_by_name(
+    s3: dict[str, str], place: Place, tmp_path: Path, model_folder: Path, change: str, named: str
+):
+    def stop_after_1(context: StageContext, step: int) -> None:
+        context.stop.set()
+
+    first = place.config(Stage.SFT, SECTION, uid=f"other-{change}")
+    with pytest.raises(Interrupted):
+        sft.run(first, place.context(first, stop_after_1))
+
+    model, rows = tmp_path / "model", noise()
+    shutil.copytree(model_folder, model)
+    if change == "tokenizer":
+        template = model / "chat_template.jinja"
+        template.write_text(template.read_text().replace("assistant", "judge"))
+    else:
+        rows[3] = dataclasses.replace(rows[3], response="<think></think><answer>1</answer>")
+    other = Place(s3, tmp_path, model, rows, place.root)
+    second = other.config(Stage.SFT, SECTION, uid=f"other-{change}", attempt=2)
+    with pytest.raises(ConfigurationError) as caught:
+        sft.run(second, other.context(second, after_step=_no_step))
+    assert caught.value.reason == Reason.INVALID_SPEC
+    assert named in caught.value.message
+    assert "create the job under another name" in caught.value.message
 
 
 def _no_step(context: StageContext, step: int) -> None:
