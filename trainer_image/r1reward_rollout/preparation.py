@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from r1reward_rollout.download import cache_folder, fetch, opener, prune, require_space
-from r1reward_rollout.served import ServedModel, read_headers
+from r1reward_rollout.served import ServedModel, WrongWeights, read_headers
 from r1reward_rollout.update_info import UpdateInfo
 
 logger = logging.getLogger("vllm.r1reward.preparation")
@@ -34,6 +34,7 @@ class Preparation:
         self.info = info
         self.paths: tuple[Path, ...] = ()
         self.error: str | None = None
+        self.misfit = False
         self.seconds = 0.0
         self._folder = folder
         self._served = served
@@ -59,12 +60,13 @@ class Preparation:
             return "preparing"
         return "failed" if self.error is not None else "ready"
 
-    def status(self) -> dict[str, str | float | None]:
-        """The JSON form that a client polls."""
+    def status(self) -> dict[str, str | float | bool | None]:
+        """The JSON form that a client polls; `misfit`: they are of another model."""
         return {
             "key": self.info.key,
             "state": self.state,
             "error": self.error,
+            "misfit": self.misfit,
             "seconds": round(self.seconds, 3),
         }
 
@@ -89,6 +91,7 @@ class Preparation:
             self._served.check(read_headers(paths), self.info.tensors)
             self.paths = paths
         except Exception as error:  # whatever it was, the thread's only report is this text
+            self.misfit = isinstance(error, WrongWeights)
             self.error = f"{type(error).__name__}: {error}"
             logger.warning("weights %s refused: %s", self.info.version, self.error)
         finally:
@@ -108,7 +111,7 @@ class Preparer:
         self._loaded: frozenset[str] = frozenset()
         self._current: Preparation | None = None
 
-    def begin(self, info: UpdateInfo) -> dict[str, str | float | None]:
+    def begin(self, info: UpdateInfo) -> dict[str, str | float | bool | None]:
         """Start to prepare ``info``, or go on with it; a failed one is tried again."""
         current = self._current
         if current is None or current.info.key != info.key or current.state == "failed":
@@ -126,10 +129,10 @@ class Preparer:
             current.start()
         return current.status()
 
-    def status(self, key: str) -> dict[str, str | float | None]:
+    def status(self, key: str) -> dict[str, str | float | bool | None]:
         """The state of the preparation with this key; ``unknown`` if it is another's."""
         if self._current is None or self._current.info.key != key:
-            return {"key": key, "state": "unknown", "error": None, "seconds": 0.0}
+            return {"key": key, "state": "unknown", "error": None, "misfit": False, "seconds": 0.0}
         return self._current.status()
 
     def take(self, info: UpdateInfo) -> tuple[Path, ...]:

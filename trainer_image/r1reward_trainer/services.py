@@ -117,8 +117,12 @@ class Services:
         self._fleet.close()
         self._verifier.close()
 
-    def use_starting_weights(self) -> None:
-        """The servers take the stage's starting model, which lies in storage already."""
+    def use_starting_weights(self) -> bool:
+        """The servers take the stage's starting model, which lies in storage already.
+
+        Returns:
+            False after SIGTERM.
+        """
         ref = self._config.inputs["model"]
         output = input_output(self._store, self._config, "model")
         prefix = f"{stage_prefix(ref.stage, ref.key)}/{output.path}"
@@ -129,11 +133,15 @@ class Services:
         ]
         weights = stored_weights(f"{self._config.attempt}-0", files)
         with stored_weight_errors(self._store, weights):
-            self._bring(weights)
+            return self._bring(weights)
 
-    def publish(self, step: int, tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """The servers take these weights as those after a step."""
-        self._bring(self._publisher.publish(step, tensors))
+    def publish(self, step: int, tensors: Iterable[tuple[str, Tensor]]) -> bool:
+        """The servers take these weights as those after a step.
+
+        Returns:
+            False after SIGTERM.
+        """
+        return self._bring(self._publisher.publish(step, tensors))
 
     def sample(
         self, step: int, rows: Sequence[Row], prompts: Mapping[int, Prompt], renderer: Renderer
@@ -178,10 +186,14 @@ class Services:
             with suppress(StageError):
                 self._store.delete_prefix(prefix)
 
-    def _bring(self, weights: WeightVersion) -> None:
+    def _bring(self, weights: WeightVersion) -> bool:
         with rollout_errors():
-            timings = self._fleet.set_weights(weights)
+            pending = self._pool.submit(self._fleet.set_weights, weights)
+            timings = unless_stopped(pending, self._stop)
+        if timings is None:
+            return False
         logger.info("weights %s on %d rollout servers", weights.version, len(timings))
+        return True
 
 
 def unless_stopped(pending: Future[T], stop: threading.Event) -> T | None:

@@ -70,9 +70,10 @@ def interrupted(place: Place, services: Mapping[str, Any]) -> None:
     class Stopping(Services):
         """SIGTERM arrives when the requests of the second step are under way."""
 
-        def publish(self, step: int, tensors: Iterable[tuple[str, Tensor]]) -> None:
-            super().publish(step, tensors)
+        def publish(self, step: int, tensors: Iterable[tuple[str, Tensor]]) -> bool:
+            handed_over = super().publish(step, tensors)
             contexts[0].stop.set()
+            return handed_over
 
     config = place.config(Stage.RL, SECTION, uid=JOB_UID, services=services)
     with pytest.MonkeyPatch.context() as patch:

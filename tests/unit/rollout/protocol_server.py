@@ -61,9 +61,10 @@ class ProtocolServer:
 
     Attributes:
         refuses: versions that it does not prepare, with the reason.
+        misfits: as `refuses`, because they are of another model.
         broken: whether a path answers 500.
         observer: is told of every call.
-        frozen: connections are accepted and nothing is answered.
+        frozen: connections are accepted and nothing is answered, nor what it was just doing.
         silent: paths that are not answered.
         probes: how often it was asked for its identity.
         generated: prompts that were answered, in order.
@@ -80,6 +81,7 @@ class ProtocolServer:
     pod_uid: str = "pod"
     version: str = BASE
     refuses: dict[str, str] = field(default_factory=dict)
+    misfits: dict[str, str] = field(default_factory=dict)
     broken: Callable[[str], bool] = lambda path: False
     observer: Callable[[str], None] = lambda path: None
     frozen: bool = False
@@ -97,7 +99,8 @@ class ProtocolServer:
         self.gate.set()
         self._prepared: dict[str, str] = {}
         self._updating: str | None = None
-        self._paused = False
+        self._running = asyncio.Event()
+        self._running.set()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -124,7 +127,8 @@ class ProtocolServer:
     def restart(self) -> None:
         """As the kubelet does: the same pod with the base weights."""
         self.kill()
-        self.version, self._prepared, self._updating, self._paused = BASE, {}, None, False
+        self.version, self._prepared, self._updating = BASE, {}, None
+        self.loop.loop.call_soon_threadsafe(self._running.set)
         self.start()
 
     def hold(self) -> None:
@@ -150,6 +154,8 @@ class ProtocolServer:
                 if self.frozen:
                     await asyncio.Event().wait()
                 status, answer = await self._answer(method, target, headers, body)
+                if self.frozen:
+                    await asyncio.Event().wait()
                 data = json.dumps(answer).encode()
                 writer.write(
                     f"HTTP/1.1 {status} -\r\ncontent-type: application/json\r\n"
@@ -196,14 +202,14 @@ class ProtocolServer:
         if path == "/inference/v1/generate":
             return await self._generate(body)
         if path == "/pause":
-            self._paused = True
+            self._running.clear()
         elif path == "/resume":
-            self._paused = False
+            self._running.set()
         elif path == "/reset_prefix_cache":
             return 200, {"success": True}
         elif path == "/update_weights":
             info = parse_update_info(body["update_info"])
-            if self._prepared.get(info.key) != "ready" or not self._paused:
+            if self._prepared.get(info.key) != "ready" or self._running.is_set():
                 return 500, {"error": "not prepared, or not paused"}
             self._updating = info.version
         elif path == "/finish_weight_update":
@@ -215,15 +221,15 @@ class ProtocolServer:
     def _prepare(self, method: str, argument: str) -> dict[str, Any]:
         if method == "r1_prepare_weights":
             info = parse_update_info(json.loads(argument))
-            self._prepared[info.key] = self.refuses.get(info.version, "ready")
-            return {"key": info.key, "state": "preparing", "error": None, "seconds": 0.0}
+            self._prepared[info.key] = {**self.refuses, **self.misfits}.get(info.version, "ready")
+            return {"key": info.key, "state": "preparing", "error": None}
         outcome = self._prepared[argument]
         failed = outcome != "ready"
         return {
             "key": argument,
             "state": "failed" if failed else "ready",
             "error": outcome if failed else None,
-            "seconds": 0.0,
+            "misfit": outcome in self.misfits.values(),
         }
 
     async def _generate(self, body: dict[str, Any]) -> tuple[int, Any]:
@@ -231,26 +237,28 @@ class ProtocolServer:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await self.gate.wait()
+            await self._running.wait()
         finally:
             self.in_flight -= 1
         if body["token_ids"] == [0]:
             return 400, {"error": "token 0 is refused"}
         self.generated.append(tuple(body["token_ids"]))
+        tokens = self.sampled(body)
+        content = [{"token_id": token, "logprob": -0.5} for token in tokens]
         return 200, {
             "prompt_token_ids": body["token_ids"],
             "choices": [
                 {
                     "index": index,
-                    "token_ids": [7, 8],
-                    "logprobs": {
-                        "content": [
-                            {"token_id": 7, "logprob": -0.5},
-                            {"token_id": 8, "logprob": -0.25},
-                        ]
-                    },
+                    "token_ids": tokens,
+                    "logprobs": {"content": content},
                     "finish_reason": "stop",
-                    "weight_versions": [{"version": self.version, "start": 0, "end": 2}],
+                    "weight_versions": [{"version": self.version, "start": 0, "end": len(tokens)}],
                 }
                 for index in range(body["sampling_params"]["n"])
             ],
         }
+
+    def sampled(self, body: dict[str, Any]) -> list[int]:
+        """The answer to a prompt."""
+        return [7, 8]

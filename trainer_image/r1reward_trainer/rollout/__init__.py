@@ -26,6 +26,7 @@ from r1reward_trainer.rollout.types import (
     TensorSpec,
     UpdateTiming,
     WeightFile,
+    WeightsMisfit,
     WeightUpdateFailed,
     WeightVersion,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "WeightStorage",
     "WeightUpdateFailed",
     "WeightVersion",
+    "WeightsMisfit",
     "collapse_image_tokens",
     "stored_weights",
 ]

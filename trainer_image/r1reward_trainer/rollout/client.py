@@ -24,6 +24,7 @@ from r1reward_trainer.rollout.types import (
     ServerUnavailable,
     StaleWeights,
     WeightVersion,
+    WrongWeights,
 )
 from r1reward_trainer.rollout.wire import (
     generate_body,
@@ -139,7 +140,8 @@ class RolloutClient:
     async def prepare(self, weights: WeightVersion, presign: Callable[[str], str]) -> float:
         """Let the server fetch and verify the weights while it serves; seconds it took.
 
-        Raises ServerUnavailable with the server's reason when it refuses them.
+        Raises ServerUnavailable with the server's reason when it refuses them; WrongWeights when
+        they are of another model than it serves.
         """
         begin = time.monotonic()
         seconds = self._timeouts.prepare
@@ -150,9 +152,11 @@ class RolloutClient:
             raise ServerUnavailable(
                 f"{self.address} has not prepared {weights.version} in {seconds:g} s"
             ) from None
-        refused = [str(rank["error"]) for rank in status if rank["state"] != "ready"]
+        refused = [rank for rank in status if rank["state"] != "ready"]
         if refused:
-            raise ServerUnavailable(f"{self.address} refuses {weights.version}: {refused[0]}")
+            reason = refused[0]["error"] or f"its preparation is {refused[0]['state']}"
+            kind = WrongWeights if refused[0].get("misfit") else ServerUnavailable
+            raise kind(f"{self.address} refuses {weights.version}: {reason}")
         return time.monotonic() - begin
 
     async def _prepared(self, update: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -229,8 +233,15 @@ class RolloutClient:
 
     async def resume(self) -> None:
         """Let the server schedule again; harmless when it is not paused."""
+        await self._resume(self._timeouts.control)
+
+    async def resume_at_once(self) -> None:
+        """As `resume`, for a server that should be idle."""
+        await self._resume(self._timeouts.probe)
+
+    async def _resume(self, seconds: float) -> None:
         async with self._control() as http:
-            await self._send(http, "POST", "/resume", self._timeouts.control)
+            await self._send(http, "POST", "/resume", seconds)
 
     # --- generation ---
 

@@ -28,8 +28,10 @@ from r1reward_trainer.rollout.types import (
     ServerLost,
     ServerStatus,
     UpdateTiming,
+    WeightsMisfit,
     WeightUpdateFailed,
     WeightVersion,
+    WrongWeights,
 )
 
 logger = logging.getLogger(__name__)
@@ -201,19 +203,20 @@ class FleetController:
         asked = list(servers)
         results = await asyncio.gather(*map(step, asked), return_exceptions=True)
         done: dict[Server, float] = {}
-        lost = True
         for server, result in zip(asked, results, strict=True):
             if isinstance(result, RolloutError):
                 server.suspect(str(result))
-                lost = lost and isinstance(result, ServerLost)
             elif isinstance(result, BaseException):
                 raise result
             else:
                 done[server] = result
         if not done:
-            raise (_AllLost if lost else WeightUpdateFailed)(
-                f"no rollout server took weights {weights.version}: {self._reasons()}"
-            )
+            kind = WeightUpdateFailed
+            if all(isinstance(result, ServerLost) for result in results):
+                kind = _AllLost
+            elif all(isinstance(result, WrongWeights) for result in results):
+                kind = WeightsMisfit
+            raise kind(f"no rollout server took weights {weights.version}: {self._reasons()}")
         return done
 
     async def _prepare(self, server: Server, weights: WeightVersion) -> float:
@@ -227,7 +230,8 @@ class FleetController:
         server.version, server.swapping = None, True
         server.swaps += 1
         try:
-            paused = await server.call(server.client.commit(weights, self._presign))
+            async with server.pausing:
+                paused = await server.call(server.client.commit(weights, self._presign))
         finally:
             server.swapping = False
         server.version = weights.version
@@ -347,6 +351,10 @@ class FleetController:
         server.version = version
         target = self._target
         if target is not None and version == target.version:
+            if not server.usable:
+                # it may have fallen silent within an update, between its end and the resume
+                async with server.pausing:
+                    await server.client.resume_at_once()
             server.become(State.READY)
             return
         server.become(

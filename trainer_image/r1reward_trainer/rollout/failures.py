@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from r1reward_api.reasons import Reason
-from r1reward_trainer.outcome import InfrastructureError, ProgramError
+from r1reward_trainer.outcome import ConfigurationError, InfrastructureError, ProgramError
 from r1reward_trainer.rollout.types import (
     NoHealthyServer,
     RolloutError,
+    WeightsMisfit,
     WeightUpdateFailed,
     WeightVersion,
 )
@@ -21,11 +22,19 @@ def rollout_errors() -> Iterator[None]:
     """Turns the fleet's errors into the stage's.
 
     Raises:
+        ConfigurationError: InvalidModel, when the weights are of another model than every server
+            serves.
         InfrastructureError: RolloutUnavailable, when no server can be used.
         ProgramError: when a server refuses what it was sent.
     """
     try:
         yield
+    except WeightsMisfit as error:
+        raise ConfigurationError(
+            Reason.INVALID_MODEL,
+            f"{error}; weights can only be exchanged between models of one architecture, "
+            "vocabulary and dtype",
+        ) from error
     except (NoHealthyServer, WeightUpdateFailed) as error:
         raise InfrastructureError(Reason.ROLLOUT_UNAVAILABLE, str(error)) from error
     except RolloutError as error:

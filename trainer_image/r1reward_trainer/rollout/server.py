@@ -32,6 +32,7 @@ class Server:
         checked: whether it has been probed at all.
         updating: held from the beginning of an update to its end.
         swapping: whether its weights are just being replaced.
+        pausing: held by whoever pauses it or lets it go on.
         swaps: how often that was begun, so that a version read meanwhile is not believed.
         failed_updates: how many times in a row it failed; paces the next try.
         recheck: set to have it probed at once.
@@ -49,6 +50,7 @@ class Server:
         self.in_flight = 0
         self.updating = asyncio.Lock()
         self.swapping = False
+        self.pausing = asyncio.Lock()
         self.swaps = 0
         self.failed_updates = 0
         self.update_not_before = 0.0

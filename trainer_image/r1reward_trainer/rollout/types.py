@@ -136,6 +136,10 @@ class StaleWeights(ServerUnavailable):
     """The server answered with other weights than the trainer's."""
 
 
+class WrongWeights(ServerUnavailable):
+    """The weights are of another model than the one that the server serves."""
+
+
 class RequestRefused(RolloutError):
     """A server refused a request as malformed; no other server would take it."""
 
@@ -146,6 +150,10 @@ class PromptMismatch(RolloutError):
 
 class WeightUpdateFailed(RolloutError):
     """No server took the weights; the message has every server's reason."""
+
+
+class WeightsMisfit(WeightUpdateFailed):
+    """Every server serves another model than the weights are of: no later try would help."""
 
 
 class NoHealthyServer(RolloutError):

@@ -110,7 +110,9 @@ def _train(config: RunConfig, context: StageContext, group: Peers) -> Outcome:
         for step in range(start, total):
             clock = Clock()
             group.at(f"step {step + 1}, handing over weights")
-            group.gather(_hand_over, services, step, policy, group)
+            handed_over = group.gather(_hand_over, services, step, policy, group)
+            if not all(handed_over):
+                training.interrupt(step)
             clock.lap("seconds/weights")
             if step == start:
                 context.progress.update(message="training")
@@ -135,6 +137,7 @@ def _train(config: RunConfig, context: StageContext, group: Peers) -> Outcome:
             scored = group.leader(services.rewards)
             if scored is None:
                 training.interrupt(step)
+            training.raise_if_stopped(step)  # from here on the step must be finished
             rewards = scored
             clock.lap("seconds/rewards")
 
@@ -193,16 +196,17 @@ def _checked(config: RunConfig) -> RlSpec:
     return spec
 
 
-def _hand_over(services: Services, step: int, policy: Policy, group: Peers) -> None:
-    """Rank 0 gives the servers the weights after so many steps; gathering takes all processes."""
+def _hand_over(services: Services, step: int, policy: Policy, group: Peers) -> bool:
+    """Rank 0 gives the servers the weights after so many steps; gathering takes all processes.
+
+    Returns:
+        False on rank 0 after SIGTERM.
+    """
     if step == 0:
-        if group.rank == 0:
-            services.use_starting_weights()
-        return
+        return group.rank != 0 or services.use_starting_weights()
     tensors = checkpoint_tensors(policy)
     try:
-        if group.rank == 0:
-            services.publish(step, tensors)
+        return group.rank != 0 or services.publish(step, tensors)
     finally:
         deque(tensors, maxlen=0)  # after a fault too: the others are still giving their parts
 
