@@ -2,7 +2,6 @@
 """Servers and fleets on loopback addresses of one port."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -75,11 +74,3 @@ class Site:
 def site() -> Iterator[Site]:
     with event_loop() as loop, ExitStack() as stack:
         yield Site(loop, stack)
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for a condition that other threads bring about."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)

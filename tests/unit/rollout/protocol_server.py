@@ -41,9 +41,17 @@ class Loop:
         return self.start(work).result(10)
 
     def close(self) -> None:
+        self.run(self._cancel())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
         self.loop.close()
+
+    async def _cancel(self) -> None:
+        """Ends what a frozen server still holds."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextmanager
