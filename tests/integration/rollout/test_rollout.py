@@ -21,6 +21,7 @@ from r1reward_trainer.rollout import (
     PromptMismatch,
     ServerUnavailable,
     WeightFile,
+    WeightsMisfit,
     WeightUpdateFailed,
     WeightVersion,
     stored_weights,
@@ -218,7 +219,7 @@ def test_weights_of_another_model_leave_the_old_ones_exact(
     tensors = load_file(site.other.folder / "model.safetensors")
     spoil(tensors)
     save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(WeightUpdateFailed, match=reason):
+    with pytest.raises(WeightsMisfit, match=reason):
         site.fleet.set_weights(site.publisher.publish_folder(3, tmp_path))
     answers_as(site, site.base, base.version)
 

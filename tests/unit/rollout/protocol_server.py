@@ -139,6 +139,12 @@ class ProtocolServer:
         self.loop.loop.call_soon_threadsafe(self._running.set)
         self.start()
 
+    def crash(self) -> None:
+        """From within a call: every connection is reset, and it is back with the base weights."""
+        self.version, self._prepared, self._updating = BASE, {}, None
+        for writer in list(self._writers):
+            writer.transport.abort()
+
     def hold(self) -> None:
         """Answer no prompt until :meth:`release`."""
         self.loop.loop.call_soon_threadsafe(self.gate.clear)

@@ -8,7 +8,7 @@ import pytest
 
 from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError, InfrastructureError, StageError
-from r1reward_trainer.rollout import WeightsMisfit, WeightUpdateFailed
+from r1reward_trainer.rollout import NoHealthyServer, WeightsMisfit, WeightUpdateFailed
 from r1reward_trainer.rollout.failures import rollout_errors
 from tests.unit.rollout.asking import (
     UPDATE,
@@ -62,6 +62,29 @@ def test_both_servers_lost_at_once_delay_the_prompts_and_lose_none(site: Site) -
         server.restart()
         server.release()
     assert answered(results.result(20)) == (ids(8), {"1-0-a"})
+
+
+def test_a_prompt_that_reached_no_server_has_cost_no_attempt(site: Site) -> None:
+    server = site.server(1)
+    fleet = site.fleet(request_attempts=1, resolve_interval=1.0)  # the prompts find out first
+    fleet.set_weights(weights("1-0-a"))
+    eventually(lambda: server.calls.count("/weight_info") == 3)
+    server.kill()
+    results = in_background(lambda: fleet.generate(prompts(3)))
+    eventually(lambda: ready(fleet) == {})
+    server.restart()
+    assert answered(results.result(20)) == (ids(3), {"1-0-a"})
+
+
+def test_a_prompt_that_ends_every_server_it_is_sent_to_is_given_up(site: Site) -> None:
+    """As one that crashes the engine: else it would end them for ever."""
+    servers = [site.server(1), site.server(2)]
+    fleet = site.fleet(request_attempts=3)
+    fleet.set_weights(weights("1-0-a"))
+    for server in servers:
+        server.observer = at("/inference/v1/generate", server.crash)
+    with pytest.raises(NoHealthyServer, match="request p0 failed 3 times"):
+        fleet.generate(prompts(1))
 
 
 def test_a_thawed_server_is_brought_to_the_weights_that_it_missed_before_any_prompt(

@@ -19,6 +19,7 @@ from r1reward_trainer.rollout.types import (
     GenerateRequest,
     GenerateResult,
     IdentityRefused,
+    NotReached,
     RequestRefused,
     ServerLost,
     ServerUnavailable,
@@ -254,9 +255,12 @@ class RolloutClient:
         body = generate_body(request)
         try:
             answer = await self._generate(body)
-        except _ConnectionLost:
+        except _ConnectionLost as lost:
             # a kept connection may have been closed just then
-            answer = await self._generate(body)
+            try:
+                answer = await self._generate(body)
+            except NotReached as error:
+                raise lost from error  # the prompt was on the server when it went
         return parse_generated(request, answer, server=self.address, version=version)
 
     async def _generate(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -307,6 +311,8 @@ class RolloutClient:
             yield
         except (TimeoutError, httpcore.TimeoutException):
             raise NoAnswer(f"{self.address}{path}: no answer in {seconds:g} s") from None
+        except httpcore.ConnectError as error:
+            raise NotReached(f"{self.address}{path}: ConnectError {error}") from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             text = f"{self.address}{path}: {type(error).__name__} {error}"
             raise _ConnectionLost(text) from error
@@ -317,7 +323,7 @@ class NoAnswer(ServerLost):
 
 
 class _ConnectionLost(ServerLost):
-    """The connection broke, or could not be made."""
+    """The connection broke."""
 
 
 async def _signed(weights: WeightVersion, presign: Callable[[str], str]) -> dict[str, Any]:

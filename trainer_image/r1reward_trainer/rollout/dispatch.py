@@ -2,6 +2,7 @@
 """Spreads prompts over the servers that may have them."""
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -12,21 +13,31 @@ from r1reward_trainer.rollout.types import (
     GenerateRequest,
     GenerateResult,
     NoHealthyServer,
+    NotReached,
     ServerUnavailable,
+    StaleWeights,
 )
 
 _FIRST_BACKOFF = 0.5
 _LONGEST_BACKOFF = 15.0
+_BLAMELESS = (NotReached, StaleWeights)
+"""The prompt was not sent, or to a server that has just restarted: no sign that it does harm."""
 
 
 @dataclass(eq=False)
 class _Work:
-    """One prompt on its way: it waits, is on one server, or waits out a pause after a failure."""
+    """One prompt on its way: it waits, is on one server, or waits out a pause after a failure.
+
+    ``failures`` paces the tries and ``blamed`` bounds them, as a prompt may be what ends servers;
+    ``deadline`` (of the loop's clock) bounds those that are not blamed on it.
+    """
 
     request: GenerateRequest
     version: str
     answer: asyncio.Future[GenerateResult]
     failures: int = 0
+    blamed: int = 0
+    deadline: float = math.inf
     failed_on: str = ""
 
 
@@ -127,9 +138,14 @@ class Dispatcher:
     def _failed(self, work: _Work, server: Server, error: ServerUnavailable) -> None:
         if work.answer.done():
             return
+        loop = asyncio.get_running_loop()
         work.failures += 1
         work.failed_on = server.address
-        if work.failures >= self._attempts:
+        if isinstance(error, _BLAMELESS):
+            work.deadline = min(work.deadline, loop.time() + self._no_server_timeout)
+        else:
+            work.blamed += 1
+        if work.blamed >= self._attempts or loop.time() > work.deadline:
             work.answer.set_exception(
                 NoHealthyServer(
                     f"request {work.request.id} failed {work.failures} times, at last: {error}; "
@@ -137,7 +153,6 @@ class Dispatcher:
                 )
             )
         else:
-            loop = asyncio.get_running_loop()
             loop.call_later(backoff(work.failures), self._again, work)
 
     def _again(self, work: _Work) -> None:

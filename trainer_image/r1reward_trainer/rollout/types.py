@@ -128,7 +128,11 @@ class ServerLost(ServerUnavailable):
     """The server does not answer, or no longer: it says nothing about what it was asked."""
 
 
-class IdentityRefused(ServerLost):
+class NotReached(ServerLost):
+    """There was no connection: the server was asked nothing."""
+
+
+class IdentityRefused(NotReached):
     """The address does not prove that it is a server of this job; no token was sent to it."""
 
 
