@@ -85,10 +85,13 @@ class Pulse:
         self._watch = Watch(PATIENCE)
         self._addresses: dict[int, Address] = {}
         self._stop = threading.Event()
-        self._socket, port = _bound() if rank == 0 else (None, 0)
-        port, self._secret = leader(lambda: (port, secrets.token_hex(16)))
-        if self._socket is None:
-            self._socket, self._addresses[0] = _towards(os.environ["MASTER_ADDR"], port)
+        own = _bound() if rank == 0 else None
+        port, self._secret = leader(
+            lambda: (own.getsockname()[1] if own else 0, secrets.token_hex(16))
+        )
+        if own is None:
+            own, self._addresses[0] = _towards(os.environ["MASTER_ADDR"], port)
+        self._socket = own
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
         self._thread.start()
 
@@ -167,15 +170,15 @@ def _sentence(lost: list[int], places: Mapping[int, str]) -> str:
     return f"no sign of life for {seconds:g} s from {known}"
 
 
-def _bound() -> tuple[socket.socket, int]:
-    """A socket on all of this pod's addresses, and its port."""
+def _bound() -> socket.socket:
+    """A socket at some port of all of this pod's addresses."""
     if socket.has_dualstack_ipv6():
         found = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     else:
         found = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     found.bind(("", 0))
-    return found, found.getsockname()[1]
+    return found
 
 
 def _towards(host: str, port: int) -> tuple[socket.socket, Address]:

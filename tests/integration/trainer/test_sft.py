@@ -14,8 +14,15 @@ from r1reward_api.constants import Stage
 from r1reward_api.reasons import Reason
 from r1reward_trainer import optim, training_state
 from r1reward_trainer.context import StageContext
-from r1reward_trainer.outcome import ConfigurationError, Interrupted, Outcome, ProgramError
+from r1reward_trainer.outcome import (
+    ConfigurationError,
+    InfrastructureError,
+    Interrupted,
+    Outcome,
+    ProgramError,
+)
 from r1reward_trainer.stages import sft
+from r1reward_trainer.storage.checkpoint import Checkpoints
 from r1reward_trainer.storage.outputs import find
 from tests.integration.trainer.place import Place, noise
 
@@ -128,6 +135,28 @@ def test_a_kill_loses_only_the_steps_since_the_last_checkpoint(place: Place, str
     outcome = sft.run(second, place.context(second, lambda _, step: steps.append(step)))
     assert steps == [5, 6]
     _same_result(place, straight, "kill", outcome)
+
+
+def test_of_two_trainers_alive_the_earlier_ends_at_its_next_save_and_harms_nothing(
+    place: Place, straight: Outcome
+):
+    """As when the node of the first attempt was only thought lost."""
+
+    def overtake(context: StageContext, step: int) -> None:
+        if step == 3:  # the second attempt is told what to go on from
+            assert Checkpoints(context.store, first.run_prefix, 2, 2, "second", {}).claim()
+
+    first = place.config(Stage.SFT, SECTION, uid="overtaken")
+    with pytest.raises(InfrastructureError) as caught:
+        sft.run(first, place.context(first, overtake))
+    assert caught.value.reason == Reason.STALE_WRITER
+    assert "this one of attempt 1 ends" in caught.value.message
+
+    steps: list[int] = []
+    second = place.config(Stage.SFT, SECTION, uid="overtaken", attempt=2)
+    outcome = sft.run(second, place.context(second, lambda _, step: steps.append(step)))
+    assert steps == [3, 4, 5, 6]
+    _same_result(place, straight, "overtaken", outcome)
 
 
 def test_bfloat16_trains_and_resumes_to_the_same_weights(place: Place):
