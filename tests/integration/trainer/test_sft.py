@@ -12,7 +12,7 @@ from torch import nn
 
 from r1reward_api.constants import Stage
 from r1reward_api.reasons import Reason
-from r1reward_trainer import optim, training_state
+from r1reward_trainer import optim, training, training_state
 from r1reward_trainer.context import StageContext
 from r1reward_trainer.outcome import (
     ConfigurationError,
@@ -157,6 +157,38 @@ def test_of_two_trainers_alive_the_earlier_ends_at_its_next_save_and_harms_nothi
     outcome = sft.run(second, place.context(second, lambda _, step: steps.append(step)))
     assert steps == [3, 4, 5, 6]
     _same_result(place, straight, "overtaken", outcome)
+
+
+def test_a_trainer_that_was_overtaken_after_its_last_save_writes_no_result(place: Place):
+    def overtake(context: StageContext, step: int) -> None:
+        if step == 5:
+            Checkpoints(context.store, config.run_prefix, 2, 2, "second", {}).claim()
+
+    config = place.config(Stage.SFT, {**SECTION, "maxSteps": 5}, uid="overtaken-late")
+    with pytest.raises(InfrastructureError) as caught:
+        sft.run(config, place.context(config, overtake))
+    assert caught.value.reason == Reason.STALE_WRITER
+    assert find(place.store, Stage.SFT, config.key or "") is None
+    assert not list(place.store.list(f"{config.run_prefix}/attempt-"))
+
+
+def test_what_a_trainer_uploaded_that_was_killed_before_it_published_goes_with_the_next_result(
+    place: Place, straight: Outcome, monkeypatch: pytest.MonkeyPatch
+):
+    def die(*_: object) -> None:
+        raise Killed
+
+    first = place.config(Stage.SFT, SECTION, uid="unpublished")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "publish", die)
+        with pytest.raises(Killed):
+            sft.run(first, place.context(first))
+
+    second = place.config(Stage.SFT, SECTION, uid="unpublished", attempt=2)
+    outcome = sft.run(second, place.context(second, after_step=_no_step))  # all steps are saved
+    _same_result(place, straight, "unpublished", outcome)
+    left = {o.key.split("/attempt-")[1] for o in place.store.list(f"{first.run_prefix}/attempt-")}
+    assert {path.split("/")[0] for path in left} == {"2"}
 
 
 def test_bfloat16_trains_and_resumes_to_the_same_weights(place: Place):

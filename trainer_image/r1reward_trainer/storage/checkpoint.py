@@ -127,6 +127,16 @@ class Checkpoints:
             return manifest
         raise self._stale()
 
+    def confirm(self) -> None:
+        """Before a result is written: another trainer may have claimed since the last commit.
+
+        Raises:
+            InfrastructureError: StaleWriter, when one has.
+        """
+        pointer, _ = self._read_pointer()
+        if pointer is None or pointer.writer != self._writer:
+            raise self._stale()
+
     def fetch(self, manifest: CheckpointManifest, dest: Path) -> Path:
         """Downloads a checkpoint's files into a folder, digests verified."""
         place = f"{self._prefix}/{manifest.path}"

@@ -4,6 +4,7 @@
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +14,7 @@ from r1reward_api.constants import Stage
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.manifest import FileEntry, Output, StageManifest, tree_digest
 from r1reward_api.wire.runconfig import InputRef, RunConfig, stage_prefix
-from r1reward_trainer.outcome import ConfigurationError
+from r1reward_trainer.outcome import ConfigurationError, StageError
 from r1reward_trainer.storage.s3 import RECOMPUTE, NotFound, PreconditionFailed, Store
 
 PARALLEL_FILES = 4
@@ -164,6 +165,29 @@ def begin(store: Store, config: RunConfig) -> StageManifest | None:
     if manifest is None and config.attempt > 1:
         store.end_uploads(f"{config.run_prefix}/")
     return manifest
+
+
+def delete_unpublished(
+    store: Store, config: RunConfig, manifest: StageManifest, names: Iterable[str]
+) -> None:
+    """Deletes outputs of this run that did not become the stage's result.
+
+    Those of attempts that were killed before they published, and this one's own when another
+    was first. Only after the manifest is there: until then an earlier attempt, if it still runs,
+    may publish what it has uploaded.
+
+    Args:
+        store: rooted at `config.root`.
+        config: of the run.
+        manifest: in force.
+        names: of the outputs.
+    """
+    for attempt in range(1, config.attempt + 1):
+        if (manifest.created_by, manifest.attempt) == (config.job.uid, attempt):
+            continue
+        for name in names:
+            with suppress(StageError):  # the result stands, whatever cannot be deleted
+                store.delete_prefix(f"{config.run_prefix}/attempt-{attempt}/{name}")
 
 
 def find(store: Store, stage: Stage, key: str) -> StageManifest | None:
