@@ -32,6 +32,7 @@ from r1reward_trainer.storage.s3 import Store
 from tests.digits.upload import upload
 from tests.e2e import digits_job, watch
 from tests.e2e.connection import Connection, connect
+from tests.e2e.demo import versions
 from tests.e2e.waiting import wait_for
 
 SEEDS = (0, 1, 2)
@@ -55,9 +56,11 @@ def main() -> int:
     runs = [run_seed(connection, seed) for seed in arguments.seeds]
     result = summarise([r["byRow"] for r in runs])
     result |= {
+        "command": "make bench-digits",
         "task": "digits",
         "measured": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": {"cpus": os.cpu_count(), "architecture": platform.machine()},
+        "versions": versions(),
         "control": f"SFT on the same chains for {control_steps()} instead of {sft_steps()} steps: "
         "as many sequences more as RL trains on",
         "seeds": [{name: value for name, value in run.items() if name != "byRow"} for run in runs],

@@ -31,7 +31,7 @@ def store(s3: dict[str, str]) -> Store:
 def test_the_committed_step_is_that_of_the_pointer_and_not_of_what_was_only_uploaded(store: Store):
     folder = "stages/sft/b/runs/the-uid/checkpoints"
     assert committed(store, "the-uid", STATUS) == {}
-    checkpoints = Checkpoints(store, "stages/sft/b/runs/the-uid", 1, 2, {})
+    checkpoints = Checkpoints(store, "stages/sft/b/runs/the-uid", 1, 2, "writer", {})
     checkpoints.claim()
     assert committed(store, "the-uid", STATUS) == {folder: 0}
     for step in (10, 20):

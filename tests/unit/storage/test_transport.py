@@ -77,12 +77,17 @@ def test_a_body_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch):
     assert caught.value.reason == Reason.STORAGE_UNAVAILABLE
 
 
+def say_nothing(connection: socket.socket) -> None:
+    """Holds a connection for longer than any client of these tests waits."""
+    threading.Event().wait(20)
+
+
 @pytest.mark.parametrize("call", ["get", "put", "list", "put_if"])
 def test_a_server_that_accepts_and_says_nothing_is_given_up(
     monkeypatch: pytest.MonkeyPatch, call: str
 ):
     monkeypatch.setattr(transport, "READ_SECONDS", 0.3)
-    with serving(lambda connection: threading.Event().wait(20) and None) as url:
+    with serving(say_nothing) as url:
         store = Store("s3://bucket", {**CREDENTIALS, "AWS_ENDPOINT_URL": url}, ONCE)
         calls = {
             "get": lambda: store.get("a"),
@@ -97,7 +102,7 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(
 
 def test_a_workload_identity_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(transport, "READ_SECONDS", 0.3)
-    with serving(lambda connection: threading.Event().wait(20) and None) as url:
+    with serving(say_nothing) as url:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url)
         store = Store("s3://bucket", {"AWS_ENDPOINT_URL": url}, ONCE)
         with pytest.raises(InfrastructureError) as caught:

@@ -22,7 +22,7 @@ def accuracy_by_row(judged: Judgements, sample: int = GREEDY) -> NDArray[np.floa
 
 def both_right_by_row(judged: Judgements) -> NDArray[np.float64]:
     """[rows]: 1 where the greedy verdict is right in both orders, else 0."""
-    return judged.correct[:, :, GREEDY].all(axis=1).astype(np.float64)
+    return judged.correct[:, :, GREEDY].min(axis=1).astype(np.float64)
 
 
 def accuracy_by_slot(judged: Judgements) -> tuple[float, float]:
