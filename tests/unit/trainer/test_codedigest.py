@@ -9,6 +9,7 @@ from r1reward_trainer import codedigest
 
 PACKAGE = Path(codedigest.__file__).parent
 PLUMBING = {
+    "api_key.py",
     "cli.py",
     "codedigest.py",
     "context.py",
@@ -18,6 +19,7 @@ PLUMBING = {
     "logs",
     "outcome.py",
     "progress.py",
+    "retry_after.py",
     "rollout",
     "services.py",
     "storage",
