@@ -34,7 +34,7 @@ TIERS: dict[str, list[list[str]]] = {
         [PYTHON, "-m", "tests.cluster", "up"],
         [*PYTEST, "tests/cluster", "tests/e2e", "-m", "not full"],
     ],
-    "full": [[*PYTEST, "tests/e2e", "tests/integration/manifests", "-m", "full"]],
+    "full": [[*PYTEST, "tests/e2e", "tests/integration", "-m", "full"]],
 }
 
 
