@@ -200,9 +200,11 @@ def test_a_damaged_checkpoint_is_named_with_a_remedy_that_helps(training: Traini
 
     training.fails(stop_at_2)
     store, folder = training.place.store, f"{training.config().run_prefix}/checkpoints"
-    manifest = json.loads(store.get(f"{folder}/attempt-1/step-00000001/manifest.json"))
+    (committed,) = json.loads(store.get(f"{folder}/latest.json"))["committed"]
+    place = f"{folder}/{committed['path']}"
+    manifest = json.loads(store.get(f"{place}/manifest.json"))
     shard = next(f for f in manifest["files"] if f["path"].endswith(".safetensors"))
-    key = f"{folder}/attempt-1/step-00000001/{shard['path']}"
+    key = f"{place}/{shard['path']}"
     whole = store.get(key)
     if how == "gone":
         store.delete(key)

@@ -235,7 +235,9 @@ class ProtocolServer:
     def _prepare(self, method: str, argument: str) -> dict[str, Any]:
         if method == "r1_prepare_weights":
             info = parse_update_info(json.loads(argument))
-            self._prepared[info.key] = {**self.refuses, **self.misfits}.get(info.version, "ready")
+            self._prepared[info.key] = self.misfits.get(info.version) or self.refuses.get(
+                info.version, "ready"
+            )
             return {"key": info.key, "state": "preparing", "error": None}
         outcome = self._prepared[argument]
         failed = outcome != "ready"
