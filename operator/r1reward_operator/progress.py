@@ -176,13 +176,15 @@ class ProgressEndpoint:
     def _write(self, namespace: str, name: str, job: JsonObject, progress: Progress) -> None:
         self._bucket.acquire()
         metadata = {"namespace": namespace, "name": name, "uid": job["metadata"]["uid"]}
+        # Where an earlier report had keys, server-side apply makes null of an empty map.
+        wire = {field: value for field, value in progress.to_wire().items() if value != {}}
         self._client.apply_status(
             R1REWARDJOBS,
             {
                 "apiVersion": API_VERSION,
                 "kind": R1REWARDJOBS.kind,
                 "metadata": metadata,
-                "status": {"progress": progress.to_wire()},
+                "status": {"progress": wire},
             },
             PROGRESS_FIELD_MANAGER,
             force=True,

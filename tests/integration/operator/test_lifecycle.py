@@ -102,6 +102,18 @@ def test_progress_is_believed_only_from_a_live_pod_of_the_attempt_and_wakes_no_r
     assert world.post_progress("progress", token, {**report, "message": "x" * 20_000}) == 413
 
 
+def test_a_report_without_metrics_takes_the_place_of_one_with_metrics(world: World):
+    to_rl(world, "bare")
+    token = world.pod_token("bare-rl-1-worker-0", "progress.r1reward.dev")
+    full = {"stage": "rl", "attempt": 1, "step": 1, "metrics": {"loss": 0.5},
+            "heartbeat": "2026-01-01T00:00:00Z"}  # fmt: skip
+    bare = {**full, "step": 2, "metrics": {}}
+    for report in (full, bare):
+        world.eventually("accepted", lambda r=report: world.post_progress("bare", token, r) == 204)
+    found = world.job("bare")["status"]["progress"]
+    assert (found["step"], found.get("metrics", {})) == (2, {})
+
+
 def test_suspend_frees_the_pods_and_resume_is_a_new_attempt_when_they_are_gone(world: World):
     to_rl(world, "pause")
     world.change("pause", {"suspend": True})
