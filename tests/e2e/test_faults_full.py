@@ -70,6 +70,16 @@ def in_phase(stage: str, *phases: str) -> Callable[[Status], bool]:
     return lambda status: watch.stage(status, stage)["phase"] in phases
 
 
+def at_work(stage: str) -> Callable[[Status], bool]:
+    """A pod that runs may still import its libraries: a step shows that the program is there."""
+
+    def probe(status: Status) -> bool:
+        progress = status.get("progress") or {}
+        return progress.get("stage") == stage and progress.get("step", 0) >= 1
+
+    return probe
+
+
 def gone(site: Site, name: str) -> None:
     """Deletes the job; nothing of it may be left."""
     site.delete(name)
@@ -144,7 +154,7 @@ def test_a_container_that_needs_more_memory_than_its_limit_fails_as_oom_killed(s
 
 def test_a_crash_of_one_trainer_is_the_programs_although_its_peer_is_cleaned_away(site: Site):
     apply(site, "crash", data={"seed": 6}, rl=None, sft={"maxSteps": 2000})
-    until(site, "crash", "sft runs", in_phase("sft", "Running"), STAGE_SECONDS)
+    until(site, "crash", "sft trains", at_work("sft"), STAGE_SECONDS)
     machine.crash(site.running_pods(["crash"], Role.TRAINER)[0])
     status = until(
         site,

@@ -22,10 +22,16 @@ def kill_first_process(pod: Mapping[str, Any]) -> None:
 
 
 def crash(pod: Mapping[str, Any]) -> None:
-    """SIGABRT to all but process 1, as by a fault in native code: process 1 reports it."""
-    for pid in _processes(pod):
-        if _pid_inside(pid) > 1:
-            _send(pid, signal.SIGABRT)
+    """SIGABRT to all but process 1, as by a fault in native code: process 1 reports it.
+
+    Raises:
+        LookupError: there is no process but the first: it has not started its program yet.
+    """
+    others = [pid for pid in _processes(pod) if _pid_inside(pid) > 1]
+    if not others:
+        raise LookupError(f"{pod['metadata']['name']} runs nothing besides its first process")
+    for pid in others:
+        _send(pid, signal.SIGABRT)
 
 
 def freeze(pod: Mapping[str, Any]) -> None:
