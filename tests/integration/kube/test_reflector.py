@@ -142,8 +142,10 @@ def test_bookmarks_advance_where_a_watch_without_events_goes_on(
     client: KubeClient, namespace: str
 ) -> None:
     spied = SpiedClient(client)
+    # The server sends a bookmark 2 s before a watch's end, and none when a slow machine has
+    # not begun the watch by then.
     reflector = Reflector(
-        spied, CONFIGMAPS, Store(), Told(), SELECTOR, namespace, watch_seconds=(3.0, 4.0)
+        spied, CONFIGMAPS, Store(), Told(), SELECTOR, namespace, watch_seconds=(8.0, 9.0)
     )
     with running(reflector):
         unseen = {"metadata": {"namespace": namespace, "name": "unlabelled"}}
