@@ -83,7 +83,7 @@ class Walk:
         """Suspends the job, waits until it holds nothing, and resumes it."""
         target = Target(NAME)
         self._happens("suspend-job", target, 0.0, lambda: self.site.suspend(NAME, True))
-        self.until("suspended", lambda s: watch.is_true(s, "Suspended"), 60)
+        self.until("suspended", lambda s: watch.is_true(s, "Suspended"), RELEASE_SECONDS)
         wait_for("no pods", lambda: not self.site.running_pods([NAME]), RELEASE_SECONDS)
         self.site.suspend(NAME, False)
 

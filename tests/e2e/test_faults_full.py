@@ -105,7 +105,7 @@ def test_an_image_that_does_not_exist_blocks_at_once_and_a_corrected_runtime_hea
         # A started attempt is frozen: the corrected runtime counts from the next one on.
         site.kubectl.apply(right)
         site.suspend("image", True)
-        until(site, "image", "suspended", lambda s: watch.is_true(s, "Suspended"), 60)
+        until(site, "image", "suspended", lambda s: watch.is_true(s, "Suspended"), RELEASE_SECONDS)
         site.suspend("image", False)
         status = until(
             site, "image", "prepare done", in_phase("prepare", "Succeeded"), STAGE_SECONDS
@@ -210,8 +210,8 @@ def test_a_job_suspended_and_resumed_in_every_stage_succeeds_without_a_failure(s
         )
         site.suspend("paused", True)
         status = until(
-            site, "paused", "suspended", lambda s: watch.is_true(s, "Suspended"), 60
-        )  # fmt: skip
+            site, "paused", "suspended", lambda s: watch.is_true(s, "Suspended"), RELEASE_SECONDS
+        )
         if watch.stage(status, stage)["phase"] == "Suspended":
             stopped.append(stage)
 

@@ -15,6 +15,7 @@ PLUMBING = {
     "context.py",
     "data/rows.py",
     "distributed.py",
+    "entry.py",
     "environment.py",
     "logs",
     "outcome.py",

@@ -42,7 +42,7 @@ def pytorch_job(build: Build) -> dict[str, Any]:
         image=build.runtime.images.trainer,
         command=[
             "python",
-            *("-m", "torch.distributed.run"),
+            *("-m", "r1reward_trainer.torchrun"),
             *("-m", "r1reward_trainer", build.stage.value),
         ],
         env=[*worker_environment(build), *_rendezvous(build)],
