@@ -13,6 +13,7 @@ from typing import Any
 from r1reward_api.constants import LABEL_QUEUE
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.progress import Progress
+from r1reward_api.wire.termination import Termination
 from r1reward_operator.observed import condition, is_true
 from r1reward_operator.plan.attempt import node_is_lost
 from r1reward_operator.plan.model import Blocked, JsonObject
@@ -233,6 +234,9 @@ def _is_of(pod: JsonObject, workload: JsonObject) -> bool:
 
 def _last_words(container: JsonObject) -> str:
     end: Any = (container.get("lastState") or {}).get("terminated") or {}
+    told = Termination.decode(end.get("message"))
+    if told is not None:
+        return f"{told.reason}: {told.message}"
     said = (end.get("message") or "").strip()[-500:]
     code = f"exit code {end.get('exitCode', 'unknown')}"
     if end.get("reason") == "OOMKilled":

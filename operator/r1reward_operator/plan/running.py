@@ -75,7 +75,7 @@ def work(s: Situation) -> Step:
     running = _is_running(frozen, pods)
     blocked = _blocked(s, frozen, worker)
     late, left = _deadline(s, frozen, pods, running, blocked)
-    failure = late or server_failure(_server_pods(s))
+    failure = late or server_failure(_server_pods(s), s.stage, s.attempt)
     if failure is not None:
         return outcome.failed(s, failure)
 
