@@ -10,7 +10,7 @@ Failure classes, first match wins:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from r1reward_api.constants import (
@@ -24,7 +24,7 @@ from r1reward_api.reasons import Reason
 from r1reward_api.wire.termination import FailureClass, Termination
 from r1reward_operator.observed import condition, is_true
 from r1reward_operator.plan.model import JsonObject
-from r1reward_operator.plan.pods import is_unreachable
+from r1reward_operator.plan.pods import deletion_began, is_unreachable
 from r1reward_operator.plan.times import parse_time, seconds_since
 
 SETTLE_SECONDS = 10.0
@@ -245,13 +245,10 @@ def _disruption(
 
 def _is_deleted(pod: JsonObject, first_end: str | None) -> bool:
     """Whether the pod's deletion began before the first failure."""
-    metadata = pod["metadata"]
-    gone = metadata.get("deletionTimestamp")
-    if gone is None or first_end is None:
-        return gone is not None
-    # The API server sets the deletion time to the end of the grace period.
-    grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds", 0))
-    return parse_time(gone) - grace < parse_time(first_end)
+    began = deletion_began(pod)
+    if began is None or first_end is None:
+        return began is not None
+    return began < parse_time(first_end)
 
 
 def node_is_lost(pod: JsonObject) -> bool:

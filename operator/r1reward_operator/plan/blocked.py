@@ -14,15 +14,18 @@ from r1reward_api.constants import LABEL_QUEUE
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.progress import Progress
 from r1reward_api.wire.termination import Termination
-from r1reward_operator.observed import condition, is_true
+from r1reward_operator.observed import attempt_of, condition, is_true
 from r1reward_operator.plan.attempt import node_is_lost
 from r1reward_operator.plan.model import Blocked, JsonObject
+from r1reward_operator.plan.pods import deletion_began
 from r1reward_operator.plan.times import parse_time, seconds_since
 
 MOUNT_SECONDS = 60.0
 """A container that is still being created after this long waits for a volume."""
 NO_PODS_SECONDS = 60.0
 """A workload without pods after this long is refused them."""
+ENDING_SECONDS = 30.0
+"""A pod that is still there so long after it was let go is in the way."""
 HEARTBEAT_SECONDS = 600.0
 """A stage reports at least every 30 seconds; after this long something hangs."""
 
@@ -61,6 +64,32 @@ def blocked_by_workloads(
         if found is not None:
             return found
     return None
+
+
+def blocked_by_old_pods(
+    pods: Iterable[JsonObject], released: datetime | None, now: datetime
+) -> tuple[Blocked | None, float | None]:
+    """Pods of an earlier attempt or stage that should be gone, and hold what the next one needs.
+
+    Args:
+        pods: those that are waited for.
+        released: when their stage or attempt ended, as far as that is known; it counts for
+            pods that nobody has deleted yet.
+        now: the time.
+
+    Returns:
+        What is in the way, or the seconds after which it will be.
+    """
+    left: float | None = None
+    for pod in pods:
+        since = deletion_began(pod) or released
+        if since is None:
+            continue
+        seconds = ENDING_SECONDS - (now - since).total_seconds()
+        if seconds <= 0:
+            return _still_there(pod), None
+        left = seconds if left is None else min(left, seconds)
+    return None, left
 
 
 def blocked_by_silence(
@@ -172,6 +201,29 @@ def _node(pod: JsonObject) -> Blocked | None:
         f"node {node} of pod {_name(pod)} does not answer; another pod takes its place when "
         "Kubernetes gives the node up, or at once when you delete the node",
     )
+
+
+def _still_there(pod: JsonObject) -> Blocked:
+    metadata = pod["metadata"]
+    stage, attempt = attempt_of(pod) or ("", 0)
+    node = (pod.get("spec") or {}).get("nodeName")
+    place = "on no node" if node is None else f"on node {node}"
+    where = f"pod {_name(pod)} of {stage}, attempt {attempt}, {place}"
+    gone = metadata.get("deletionTimestamp")
+    if gone is None:
+        fate = (
+            "belongs to nothing any more and nobody deletes it: look at the garbage collector of "
+            f"the controller manager, or run `kubectl delete pod {_name(pod)}`"
+        )
+    elif metadata.get("finalizers"):
+        fate = f"is kept by its finalizers {', '.join(metadata['finalizers'])}"
+    else:
+        fate = (
+            f"was told to end by {gone} and is still there; two minutes after that it is no longer "
+            "waited for. Look at its node, and delete the Node object of a machine that will not "
+            "come back"
+        )
+    return Blocked(Reason.TERMINATING, f"{where}, {fate}")
 
 
 def _is_over(pod: JsonObject) -> bool:
