@@ -22,8 +22,9 @@ from r1reward_operator.plan.times import parse_time, seconds_since
 
 MOUNT_SECONDS = 60.0
 """A container that is still being created after this long waits for a volume."""
-NO_PODS_SECONDS = 60.0
-"""A workload without pods after this long is refused them."""
+NO_PODS_SECONDS = 20.0
+"""A workload without pods after this long is refused them: a Job has no condition that says so,
+and its controller makes pods within a second or two."""
 ENDING_SECONDS = 30.0
 """A pod that is still there so long after it was let go is in the way."""
 HEARTBEAT_SECONDS = 600.0
@@ -64,6 +65,18 @@ def blocked_by_workloads(
         if found is not None:
             return found
     return None
+
+
+def podless_seconds(
+    workload: JsonObject, pods: Sequence[JsonObject], now: datetime
+) -> float | None:
+    """How long a workload may still be without pods before that is an obstacle; None when it has
+    some, or says itself why not."""
+    if workload["kind"] == "Deployment" or any(_is_of(p, workload) for p in pods):
+        return None
+    started = (workload.get("status") or {}).get("startTime")
+    waited = seconds_since(started or workload["metadata"].get("creationTimestamp"), now)
+    return None if waited is None else NO_PODS_SECONDS - waited
 
 
 def blocked_by_old_pods(
@@ -259,12 +272,10 @@ def _refused(workload: JsonObject) -> Blocked | None:
 
 
 def _podless(workload: JsonObject, pods: Sequence[JsonObject], now: datetime) -> Blocked | None:
-    if workload["kind"] == "Deployment" or any(_is_of(p, workload) for p in pods):
+    left = podless_seconds(workload, pods, now)
+    if left is None or left > 0:
         return None
     started = (workload.get("status") or {}).get("startTime")
-    waited = seconds_since(started or workload["metadata"].get("creationTimestamp"), now)
-    if waited is None or waited < NO_PODS_SECONDS:
-        return None
     if started is not None:
         return Blocked(
             Reason.QUOTA,

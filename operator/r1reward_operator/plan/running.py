@@ -21,6 +21,7 @@ from r1reward_operator.plan.blocked import (
     blocked_by_silence,
     blocked_by_workloads,
     not_served,
+    podless_seconds,
 )
 from r1reward_operator.plan.builders.build import Build
 from r1reward_operator.plan.builders.token import token_secret
@@ -106,6 +107,9 @@ def work(s: Situation) -> Step:
         )
     step = Step(stage, tokens=tokens, objects=tuple(objects), blocked=blocked)
     settle = end.seconds if isinstance(end, Waiting) else None
+    podless = None if worker is None else podless_seconds(worker, pods, s.now)
+    if podless is not None and podless > 0:
+        step = step.sooner(podless)
     return step.sooner(RUNNING_POLL_SECONDS).sooner(left).sooner(settle)
 
 

@@ -14,6 +14,7 @@ from r1reward_operator.plan.blocked import (
 )
 
 NOW = datetime(2026, 1, 2, 3, 10, 0, tzinfo=UTC)
+JUST_NOW = "2026-01-02T03:09:41Z"
 LATELY, LONG_AGO = "2026-01-02T03:09:30Z", "2026-01-02T03:08:59Z"
 
 
@@ -130,7 +131,7 @@ def test_a_workload_is_blocked_by(case: str):
 def test_a_workload_with_pods_or_of_late_is_not_blocked():
     owned = {"metadata": {"name": "p", "ownerReferences": [{"uid": "u"}]}}
     assert blocked_by_workloads([workload("PyTorchJob")], [owned], NOW) is None
-    assert blocked_by_workloads([workload("PyTorchJob", LATELY)], [], NOW) is None
+    assert blocked_by_workloads([workload("PyTorchJob", JUST_NOW)], [], NOW) is None
     assert blocked_by_workloads([workload("Deployment")], [], NOW) is None
 
 

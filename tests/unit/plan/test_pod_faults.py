@@ -153,7 +153,7 @@ def test_a_quota_is_told_whoever_may_not_have_its_pods(place: Place):
         # Its controller has taken it up and makes no pod: there is no condition to read.
         worker["status"] = {"startTime": format_time(simulation.now)}
         simulation.tick()
-        blocked = blocked_within(simulation, 60 + NOTICE_SECONDS)
+        blocked = blocked_within(simulation, NOTICE_SECONDS)
     else:
         deployment = simulation.children["Deployment", f"vlm-{place.stage}-1-{place.role}"]
         text = "pods x is forbidden: exceeded quota: team, requested: pods=1, limited: pods=0"
@@ -194,7 +194,7 @@ def test_a_volume_that_cannot_be_mounted_is_told_and_a_large_image_is_not_taken_
 def test_a_worker_that_no_controller_takes_up_is_told(place: Place):
     simulation = starting(place.stage)
     simulation.serve()
-    blocked = blocked_within(simulation, 60 + NOTICE_SECONDS)
+    blocked = blocked_within(simulation, NOTICE_SECONDS)
     assert blocked["reason"] == "Dependency"
     assert "does not run" in blocked["message"]
 
