@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,7 @@ from r1reward_trainer.storage.outputs import download_files, publish, upload_out
 from tests.digits.rows import TEMPLATE, preference_rows
 from tests.digits.service import MODEL
 from tests.digits.teacher import DigitsTeacher, read_prompt
+from tests.faulty_way import Request, faulty_way
 from tests.integration.stages.harness import Workplace
 from tests.unit.teacher.faulty_teacher import FaultyTeacher, Reply, serve
 
@@ -148,11 +149,13 @@ def test_an_annotation_that_is_killed_asks_again_at_most_what_was_in_flight(
     seed: int,
     kills: int,
 ) -> None:
-    """Killed at moments of a seed, one attempt after another, and once at the last question."""
+    """Killed at moments of a seed, one attempt after another, and once at the last question,
+    while storage is slower than the teacher."""
     calm = Workplace(workplace.environ, workplace.folder, f"{workplace.root}/calm")
     calm_prepared = copy_of(prepared, workplace, calm)
     with serving(teacher) as s:
-        undisturbed = run(calm, calm.config(spec_of(calm, s.url), Stage.ANNOTATE, calm_prepared))
+        spec = spec_of(calm, s.url, maxRows=60)
+        undisturbed = run(calm, calm.config(spec, Stage.ANNOTATE, calm_prepared))
     questions = int(undisturbed.manifest.summary["teacherAnswers"])
     rng = random.Random(seed)
     moments = [*sorted(rng.sample(range(1, questions), kills - 1)), questions]
@@ -165,15 +168,23 @@ def test_an_annotation_that_is_killed_asks_again_at_most_what_was_in_flight(
         if number >= awaited:
             reached.set()
 
-    with serving(teacher, lambda: rng.uniform(0, 0.03), note) as s:
-        spec = spec_of(workplace, s.url)
+    def slowly(request: Request) -> None:
+        if request.method == "PUT":
+            threading.Event().wait(rng.uniform(0.03, 0.1))
+
+    with (
+        serving(teacher, lambda: rng.uniform(0, 0.03), note) as s,
+        faulty_way(workplace.environ["AWS_ENDPOINT_URL"]) as way,
+    ):
+        way.rule = slowly
+        spec = spec_of(workplace, s.url, maxRows=60)
         for attempt, moment in enumerate(moments, 1):
             # What a kill makes to be asked again comes on top of the moments after it.
             repeated = len(s.requests) - len(asked(s))
             awaited = moment + repeated
             reached.clear()
             config = workplace.config(spec, Stage.ANNOTATE, prepared, attempt)
-            process = start(workplace, config)
+            process = start(workplace, config, {"AWS_ENDPOINT_URL": way.url})
             assert reached.wait(90)
             process.kill()
             assert process.wait(30) == -signal.SIGKILL
@@ -222,7 +233,9 @@ def test_a_teacher_of_whose_answers_a_third_fail_annotates_every_row_and_its_fau
     assert len(rows) == 80
 
 
-def start(workplace: Workplace, config: RunConfig) -> subprocess.Popen[bytes]:
+def start(
+    workplace: Workplace, config: RunConfig, environ: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """`r1 annotate` as in its pod."""
     folder = workplace.folder
     (folder / "run.json").write_text(config.model_dump_json(by_alias=True))
@@ -234,6 +247,7 @@ def start(workplace: Workplace, config: RunConfig) -> subprocess.Popen[bytes]:
         "R1_SCRATCH": str(folder / "scratch"),
         "R1_TERMINATION_LOG": str(folder / "termination"),
         "OMP_NUM_THREADS": "1",
+        **(environ or {}),
     }
     return subprocess.Popen([sys.executable, "-m", "r1reward_trainer", "annotate"], env=environment)
 
