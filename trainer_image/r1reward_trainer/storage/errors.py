@@ -42,8 +42,6 @@ _TRANSIENT = frozenset(
         "OperationAborted",
         "RequestTimeTooSkewed",
         "XMinioServerNotInitialized",
-        "NoSuchUpload",  # somebody else has ended it: the next attempt begins another
-        "InvalidPart",  # likewise, meanwhile
     }
 )
 

@@ -9,6 +9,7 @@ minio's own put_object sends If-None-Match as user metadata and succeeds.
 import hashlib
 import logging
 import os
+import threading
 import uuid
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Mapping
@@ -40,10 +41,10 @@ from r1reward_trainer.storage.errors import (
     classify_answer,
     stage_error,
 )
-from r1reward_trainer.storage.multipart import Upload, end_uploads
+from r1reward_trainer.storage.multipart import Stopped, Upload, end_uploads
 from r1reward_trainer.storage.patience import Patience, Tries
 
-__all__ = ["NotFound", "ObjectInfo", "PreconditionFailed", "Store"]
+__all__ = ["NotFound", "ObjectInfo", "PreconditionFailed", "Stopped", "Store"]
 
 logger = logging.getLogger(__name__)
 
@@ -220,26 +221,37 @@ class Store:
         """Writes an object, replacing what is there."""
         self._put(key, data)
 
-    def _put(self, key: str, data: bytes) -> None:
+    def _put(self, key: str, data: bytes, stop: threading.Event | None = None) -> None:
         whole = max(len(data), MIN_PART_SIZE)  # else minio uploads more than 5 MiB in parts
-        self._try(
-            "put",
-            key,
-            lambda: self._client.put_object(
-                self._bucket, self._full(key), BytesIO(data), len(data), part_size=whole
-            ),
-        )
 
-    def put_file(self, path: Path, key: str) -> None:
-        """Uploads a file, replacing what is there; large files in parts."""
+        def call() -> None:
+            if stop is not None and stop.is_set():
+                raise Stopped
+            self._client.put_object(
+                self._bucket, self._full(key), BytesIO(data), len(data), part_size=whole
+            )
+
+        self._try("put", key, call)
+
+    def put_file(self, path: Path, key: str, stop: threading.Event | None = None) -> None:
+        """Uploads a file, replacing what is there; large files in parts.
+
+        Args:
+            path: the file.
+            key: the object.
+            stop: once set, nothing more is sent.
+
+        Raises:
+            Stopped: `stop` was set before the object was there.
+        """
         if path.stat().st_size < MULTIPART_FROM_BYTES:
-            self._put(key, path.read_bytes())
+            self._put(key, path.read_bytes(), stop)
             return
 
         def try_(call: Callable[[], T]) -> T:
             return self._try("put", key, call)
 
-        Upload(self._client, self._bucket, self._full(key), path, PART_BYTES, try_).run()
+        Upload(self._client, self._bucket, self._full(key), path, PART_BYTES, try_, stop).run()
 
     def end_uploads(self, prefix: str) -> None:
         """Ends what killed processes have left half uploaded to keys that begin with a prefix.
