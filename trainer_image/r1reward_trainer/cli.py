@@ -148,8 +148,8 @@ def _run(config: RunConfig, environment: Environment) -> Outcome:
         environment.progress_token_file,
     )
     context = StageContext(
-        store=Store.from_env(config.root),
-        open_store=Store.from_env,
+        store=Store.from_env(config.root, reporter.waiting_for),
+        open_store=lambda uri: Store.from_env(uri, reporter.waiting_for),
         progress=reporter,
         stop=stop,
         scratch=scratch,

@@ -105,6 +105,20 @@ def blocked_by_old_pods(
     return None, left
 
 
+def blocked_by_storage(progress: Progress | None, stage: str, attempt: int) -> Blocked | None:
+    """Object storage that does not answer the stage, as it says itself."""
+    if progress is None or (progress.stage, progress.attempt) != (stage, attempt):
+        return None
+    if not progress.waiting_for:
+        return None
+    return Blocked(
+        Reason.STORAGE_UNAVAILABLE,
+        f"stage {stage}: {progress.waiting_for}, and then by the next attempt; check "
+        "AWS_ENDPOINT_URL in the Secret of spec.storage.secretRef, the network policy and the "
+        "store itself",
+    )
+
+
 def blocked_by_silence(
     progress: Progress | None, stage: str, attempt: int, now: datetime
 ) -> Blocked | None:

@@ -19,6 +19,7 @@ from r1reward_operator.plan.attempt import (
 from r1reward_operator.plan.blocked import (
     blocked_by_pods,
     blocked_by_silence,
+    blocked_by_storage,
     blocked_by_workloads,
     not_served,
     podless_seconds,
@@ -177,6 +178,7 @@ def _blocked(s: Situation, frozen: Frozen, worker: JsonObject | None) -> Blocked
     return (
         blocked_by_pods(everything, s.now)
         or blocked_by_workloads(workloads, everything, s.now)
+        or blocked_by_storage(s.observed.status.progress, s.stage.value, s.attempt)
         or blocked_by_silence(s.observed.status.progress, s.stage.value, s.attempt, s.now)
     )
 

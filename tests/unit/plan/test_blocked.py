@@ -10,6 +10,7 @@ from r1reward_api.wire.progress import Progress
 from r1reward_operator.plan.blocked import (
     blocked_by_pods,
     blocked_by_silence,
+    blocked_by_storage,
     blocked_by_workloads,
 )
 
@@ -146,3 +147,20 @@ def test_silence_is_that_of_the_current_attempt_after_its_first_report():
     assert blocked_by_silence(fresh, "rl", 2, NOW) is None
     nonsense = report.model_copy(update={"heartbeat": "yesterday"})
     assert blocked_by_silence(nonsense, "rl", 2, NOW) is None
+
+
+def test_storage_that_does_not_answer_the_stage_blocks_in_the_stages_words_while_it_lasts():
+    report = Progress(
+        stage="prepare", attempt=2, heartbeat="2026-01-02T03:00:00Z",
+        waiting_for="storage https://s3 does not work: its name does not resolve",
+    )  # fmt: skip
+    found = blocked_by_storage(report, "prepare", 2)
+    assert found is not None
+    assert found.reason == "StorageUnavailable"
+    assert "stage prepare: storage https://s3 does not work: its name does" in found.message
+    assert "AWS_ENDPOINT_URL" in found.message
+    assert blocked_by_storage(report, "prepare", 3) is None
+    assert blocked_by_storage(report, "sft", 2) is None
+    works = report.model_copy(update={"waiting_for": None})
+    assert blocked_by_storage(works, "prepare", 2) is None
+    assert blocked_by_storage(None, "prepare", 2) is None
