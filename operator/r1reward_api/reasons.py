@@ -47,6 +47,8 @@ class Reason(StrEnum):
     """A container cannot be made: a Secret key or ConfigMap is missing."""
     NODE_LOST = "NodeLost"
     """A server's node does not answer."""
+    TERMINATING = "Terminating"
+    """Pods of an earlier attempt or stage do not go away."""
     NO_PROGRESS = "NoProgress"
     """The stage's heartbeat has stopped."""
     NAME_COLLISION = "NameCollision"

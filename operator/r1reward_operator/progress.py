@@ -215,11 +215,14 @@ def _remember(memory: OrderedDict, key: str, value: object) -> None:
 
 
 def same_but_progress(old: JsonObject, new: JsonObject) -> bool:
-    """Whether two states of a job differ in nothing but `status.progress`."""
+    """Whether two states of a job differ in nothing but `status.progress`, and what the stage
+    waits for is still the same."""
     return _without(old) == _without(new)
 
 
 def _without(job: JsonObject) -> JsonObject:
     metadata = {k: v for k, v in job["metadata"].items() if k != "resourceVersion"}
-    status = {k: v for k, v in (job.get("status") or {}).items() if k != "progress"}
+    whole = job.get("status") or {}
+    status = {k: v for k, v in whole.items() if k != "progress"}
+    status["waitingFor"] = (whole.get("progress") or {}).get("waitingFor")
     return {**job, "metadata": metadata, "status": status}

@@ -60,7 +60,7 @@ def slim_pod(pod: JsonObject) -> JsonObject:
     metadata = pod["metadata"]
     keep = (
         "name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences",
-        "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds",
+        "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "finalizers",
     )  # fmt: skip
     return {
         "kind": pod.get("kind", "Pod"),

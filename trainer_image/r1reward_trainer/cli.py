@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +26,7 @@ from r1reward_trainer.context import StageContext
 from r1reward_trainer.environment import Environment
 from r1reward_trainer.logs.own import uploads_of
 from r1reward_trainer.outcome import (
+    ConfigurationError,
     Interrupted,
     Outcome,
     StageError,
@@ -64,11 +65,11 @@ def main() -> None:
         case "verifier":
             from r1reward_trainer.verifier.serve import serve
 
-            code = _guard(lambda: serve(environment))
+            code = run_service(environment, lambda: serve(environment))
         case "fetch-model":
             from r1reward_trainer.stages.fetch_model import fetch_model
 
-            code = _guard(lambda: fetch_model(environment))
+            code = run_service(environment, lambda: fetch_model(environment))
         case stage:
             code = run_stage(Stage(stage), environment)
     sys.exit(code)
@@ -81,8 +82,9 @@ def _beside(environment: Environment, verb: str, tail: Tail) -> AbstractContextM
     return uploads_of(environment, verb, tail)
 
 
-def _guard(service: Callable[[], None]) -> int:
-    """Runs a service; its errors end in one readable line and an exit code."""
+def run_service(environment: Environment, service: Callable[[], None]) -> int:
+    """Runs a service; its errors end in one readable line, the same in the termination message,
+    and an exit code."""
     try:
         service()
     except Exception as error:
@@ -90,6 +92,9 @@ def _guard(service: Callable[[], None]) -> int:
         if failure.reason is Reason.PROGRAM_ERROR:
             logger.exception("the program failed")
         logger.error("%s: %s", failure.reason, failure.message)
+        with suppress(ConfigurationError):  # without one, the log's last lines are the message
+            config = environment.load_config()
+            _write(environment.termination_log, _failure(config.stage, config, failure))
         return failure.exit_code
     return ExitCode.SUCCESS
 
@@ -143,8 +148,8 @@ def _run(config: RunConfig, environment: Environment) -> Outcome:
         environment.progress_token_file,
     )
     context = StageContext(
-        store=Store.from_env(config.root),
-        open_store=Store.from_env,
+        store=Store.from_env(config.root, reporter.waiting_for),
+        open_store=lambda uri: Store.from_env(uri, reporter.waiting_for),
         progress=reporter,
         stop=stop,
         scratch=scratch,

@@ -56,6 +56,7 @@ class ProgressReporter:
         self._total = 0
         self._metrics: dict[str, float] = {}
         self._message: str | None = None
+        self._waiting_for: str | None = None
         self._checkpoint: tuple[int, str] | None = None
         self._seconds_per_step: float | None = None
         self._last: tuple[float, int] | None = None
@@ -86,6 +87,14 @@ class ProgressReporter:
             percent = self._percent()
             due = percent > self._sent_percent or message is not None
         if due:
+            self._changed.set()
+
+    def waiting_for(self, fault: str | None) -> None:
+        """Notes what does not work and is tried again; None: it works."""
+        with self._lock:
+            changed = fault != self._waiting_for
+            self._waiting_for = fault
+        if changed:
             self._changed.set()
 
     def checkpoint(self, step: int, uri: str) -> None:
@@ -130,6 +139,7 @@ class ProgressReporter:
                 eta_seconds=eta,
                 metrics=self._metrics,
                 message=self._message,
+                waiting_for=None if self._waiting_for is None else self._waiting_for[:512],
                 checkpoint_step=self._checkpoint[0] if self._checkpoint else None,
                 checkpoint_uri=self._checkpoint[1] if self._checkpoint else None,
                 heartbeat=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -35,6 +36,7 @@ from r1reward_trainer.sampling import (
     judged_samples,
 )
 from r1reward_trainer.storage.outputs import input_output
+from r1reward_trainer.storage.s3 import Stopped, Store
 from r1reward_trainer.verifier.client import VerifierClient
 from r1reward_trainer.verifier.protocol import Reward
 
@@ -71,7 +73,7 @@ class Services:
         self._stop = context.stop
         self._spec = spec
         self._publisher = WeightPublisher(
-            context.store,
+            _UntilStopped(context.store, context.stop),
             prefix=f"{config.attempt_prefix}/{ROLLOUT_WEIGHTS}",
             attempt=config.attempt,
             work_dir=context.scratch / ROLLOUT_WEIGHTS,
@@ -139,9 +141,13 @@ class Services:
         """The servers take these weights as those after a step.
 
         Returns:
-            False after SIGTERM.
+            False after SIGTERM, which ends the upload too: the checkpoint comes first.
         """
-        return self._bring(self._publisher.publish(step, tensors))
+        try:
+            weights = self._publisher.publish(step, tensors)
+        except Stopped:
+            return False
+        return self._bring(weights)
 
     def sample(
         self, step: int, rows: Sequence[Row], prompts: Mapping[int, Prompt], renderer: Renderer
@@ -194,6 +200,20 @@ class Services:
             return False
         logger.info("weights %s on %d rollout servers", weights.version, len(timings))
         return True
+
+
+class _UntilStopped:
+    """The store as rollout weights need it, which take long to upload: not after SIGTERM."""
+
+    def __init__(self, store: Store, stop: threading.Event) -> None:
+        self._store = store
+        self._stop = stop
+        self.presign_get = store.presign_get
+        self.delete = store.delete
+
+    def put_file(self, path: Path, key: str) -> None:
+        """Raises Stopped after SIGTERM."""
+        self._store.put_file(path, key, self._stop)
 
 
 def unless_stopped(pending: Future[T], stop: threading.Event) -> T | None:

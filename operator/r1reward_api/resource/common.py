@@ -10,6 +10,7 @@ from r1reward_api.base import (
     NO_PARENT,
     ApiModel,
     DnsName,
+    Rule,
     SecretKey,
     ShortText,
     in_words,
@@ -23,8 +24,13 @@ Quantity = Annotated[
             "x-kubernetes-int-or-string": True,
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "minimum": 0,
-            "pattern": _QUANTITY,
+            "maxLength": 32,  # else the API server takes the rule for too dear
         }
+    ),
+    Rule(
+        f"type(self) == int || self.matches(r'{_QUANTITY}')",
+        "must be an amount such as 2, 500m or 16Gi: a number without a sign, then nothing or one "
+        "of m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei",
     ),
 ]
 """As Kubernetes writes them (500m, 2, 16Gi), but never negative."""

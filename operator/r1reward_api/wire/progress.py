@@ -27,6 +27,8 @@ class Progress(ApiModel):
     """Current figures, such as reward/mean; finite numbers only."""
     message: Annotated[str, Field(max_length=512)] | None = None
     """What is being done, in words."""
+    waiting_for: Annotated[str, Field(max_length=512)] | None = None
+    """What does not work just now and is tried again, such as storage."""
     checkpoint_step: Annotated[int, Field(ge=0)] | None = None
     """Step of the last committed checkpoint."""
     checkpoint_uri: Annotated[str, Field(max_length=1024)] | None = None

@@ -10,7 +10,7 @@ Failure classes, first match wins:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from r1reward_api.constants import (
@@ -24,7 +24,7 @@ from r1reward_api.reasons import Reason
 from r1reward_api.wire.termination import FailureClass, Termination
 from r1reward_operator.observed import condition, is_true
 from r1reward_operator.plan.model import JsonObject
-from r1reward_operator.plan.pods import is_unreachable
+from r1reward_operator.plan.pods import deletion_began, is_unreachable
 from r1reward_operator.plan.times import parse_time, seconds_since
 
 SETTLE_SECONDS = 10.0
@@ -106,11 +106,14 @@ def ending(evidence: Evidence, now: datetime) -> Ending:
     return None
 
 
-def server_failure(pods: Sequence[JsonObject]) -> Failure | None:
+def server_failure(pods: Sequence[JsonObject], stage: Stage, attempt: int) -> Failure | None:
     """A server that ended because the user must change something: waiting holds GPUs in vain.
+
+    Every other end of a server is the kubelet's to mend: it starts the container again.
 
     Args:
         pods: of the attempt's servers.
+        stage, attempt: which.
     """
     for pod in pods:
         status = pod.get("status") or {}
@@ -121,8 +124,9 @@ def server_failure(pods: Sequence[JsonObject]) -> Failure | None:
             for state in (container.get("state"), container.get("lastState")):
                 end = (state or {}).get("terminated") or {}
                 if end.get("exitCode") == ExitCode.CONFIGURATION:
-                    where = f"pod {_name(pod)}, container {container.get('name')},"
-                    return _by_exit_code(where, end)
+                    where = f"pod {_name(pod)}, container {container.get('name')}"
+                    said = _message(stage, attempt, end)
+                    return _by_exit_code(where, end) if said is None else _as_told(where, said)
     return None
 
 
@@ -164,7 +168,7 @@ def _success(evidence: Evidence, worker: JsonObject, now: datetime) -> Ending:
             f"{worker['kind']} {_name(worker)} succeeded, but its pod went before its result "
             "was read; the next attempt finds the result in storage",
         )
-    message = _message(evidence, end)
+    message = _message(evidence.stage, evidence.attempt, end)
     if message is not None and message.outcome == "Succeeded":
         return Success(message)
     return Failure(
@@ -241,13 +245,10 @@ def _disruption(
 
 def _is_deleted(pod: JsonObject, first_end: str | None) -> bool:
     """Whether the pod's deletion began before the first failure."""
-    metadata = pod["metadata"]
-    gone = metadata.get("deletionTimestamp")
-    if gone is None or first_end is None:
-        return gone is not None
-    # The API server sets the deletion time to the end of the grace period.
-    grace = timedelta(seconds=metadata.get("deletionGracePeriodSeconds", 0))
-    return parse_time(gone) - grace < parse_time(first_end)
+    began = deletion_began(pod)
+    if began is None or first_end is None:
+        return began is not None
+    return began < parse_time(first_end)
 
 
 def node_is_lost(pod: JsonObject) -> bool:
@@ -281,14 +282,18 @@ def _verdict(evidence: Evidence, pod: JsonObject) -> Failure:
     where = f"pod {_name(pod)}"
     if end is None:
         return _pod_lost(f"{where} failed before its container ran: {_status_text(pod)}")
-    message = _message(evidence, end)
+    message = _message(evidence.stage, evidence.attempt, end)
     if message is not None and message.outcome == "Interrupted":
         return Failure(FailureClass.INFRASTRUCTURE, Reason.INTERRUPTED, f"{where}: SIGTERM")
     if message is not None and message.outcome == "Failed":
-        failure_class = message.failure_class or FailureClass.PROGRAM
-        reason = message.reason if message.reason.isalnum() else Reason.PROGRAM_ERROR
-        return Failure(failure_class, reason, f"{where}: {message.message}")
+        return _as_told(where, message)
     return _by_exit_code(where, end)
+
+
+def _as_told(where: str, message: Termination) -> Failure:
+    failure_class = message.failure_class or FailureClass.PROGRAM
+    reason = message.reason if message.reason.isalnum() else Reason.PROGRAM_ERROR
+    return Failure(failure_class, reason, f"{where}: {message.message}")
 
 
 def _by_exit_code(where: str, end: Mapping[str, Any]) -> Failure:
@@ -325,10 +330,10 @@ def _worker_failure(evidence: Evidence, worker: JsonObject, now: datetime) -> En
     )
 
 
-def _message(evidence: Evidence, end: Mapping[str, Any]) -> Termination | None:
+def _message(stage: Stage, attempt: int, end: Mapping[str, Any]) -> Termination | None:
     """The termination message, if it is of this very attempt."""
     message = Termination.decode(end.get("message"))
-    if message is None or (message.stage, message.attempt) != (evidence.stage, evidence.attempt):
+    if message is None or (message.stage, message.attempt) != (stage, attempt):
         return None
     return message
 

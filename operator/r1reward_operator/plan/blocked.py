@@ -13,15 +13,20 @@ from typing import Any
 from r1reward_api.constants import LABEL_QUEUE
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.progress import Progress
-from r1reward_operator.observed import condition, is_true
+from r1reward_api.wire.termination import Termination
+from r1reward_operator.observed import attempt_of, condition, is_true
 from r1reward_operator.plan.attempt import node_is_lost
 from r1reward_operator.plan.model import Blocked, JsonObject
+from r1reward_operator.plan.pods import deletion_began
 from r1reward_operator.plan.times import parse_time, seconds_since
 
 MOUNT_SECONDS = 60.0
 """A container that is still being created after this long waits for a volume."""
-NO_PODS_SECONDS = 60.0
-"""A workload without pods after this long is refused them."""
+NO_PODS_SECONDS = 20.0
+"""A workload without pods after this long is refused them: a Job has no condition that says so,
+and its controller makes pods within a second or two."""
+ENDING_SECONDS = 30.0
+"""A pod that is still there so long after it was let go is in the way."""
 HEARTBEAT_SECONDS = 600.0
 """A stage reports at least every 30 seconds; after this long something hangs."""
 
@@ -60,6 +65,58 @@ def blocked_by_workloads(
         if found is not None:
             return found
     return None
+
+
+def podless_seconds(
+    workload: JsonObject, pods: Sequence[JsonObject], now: datetime
+) -> float | None:
+    """How long a workload may still be without pods before that is an obstacle; None when it has
+    some, or says itself why not."""
+    if workload["kind"] == "Deployment" or any(_is_of(p, workload) for p in pods):
+        return None
+    started = (workload.get("status") or {}).get("startTime")
+    waited = seconds_since(started or workload["metadata"].get("creationTimestamp"), now)
+    return None if waited is None else NO_PODS_SECONDS - waited
+
+
+def blocked_by_old_pods(
+    pods: Iterable[JsonObject], released: datetime | None, now: datetime
+) -> tuple[Blocked | None, float | None]:
+    """Pods of an earlier attempt or stage that should be gone, and hold what the next one needs.
+
+    Args:
+        pods: those that are waited for.
+        released: when their stage or attempt ended, as far as that is known; it counts for
+            pods that nobody has deleted yet.
+        now: the time.
+
+    Returns:
+        What is in the way, or the seconds after which it will be.
+    """
+    left: float | None = None
+    for pod in pods:
+        since = deletion_began(pod) or released
+        if since is None:
+            continue
+        seconds = ENDING_SECONDS - (now - since).total_seconds()
+        if seconds <= 0:
+            return _still_there(pod), None
+        left = seconds if left is None else min(left, seconds)
+    return None, left
+
+
+def blocked_by_storage(progress: Progress | None, stage: str, attempt: int) -> Blocked | None:
+    """Object storage that does not answer the stage, as it says itself."""
+    if progress is None or (progress.stage, progress.attempt) != (stage, attempt):
+        return None
+    if not progress.waiting_for:
+        return None
+    return Blocked(
+        Reason.STORAGE_UNAVAILABLE,
+        f"stage {stage}: {progress.waiting_for}, and then by the next attempt; check "
+        "AWS_ENDPOINT_URL in the Secret of spec.storage.secretRef, the network policy and the "
+        "store itself",
+    )
 
 
 def blocked_by_silence(
@@ -173,6 +230,29 @@ def _node(pod: JsonObject) -> Blocked | None:
     )
 
 
+def _still_there(pod: JsonObject) -> Blocked:
+    metadata = pod["metadata"]
+    stage, attempt = attempt_of(pod) or ("", 0)
+    node = (pod.get("spec") or {}).get("nodeName")
+    place = "on no node" if node is None else f"on node {node}"
+    where = f"pod {_name(pod)} of {stage}, attempt {attempt}, {place}"
+    gone = metadata.get("deletionTimestamp")
+    if gone is None:
+        fate = (
+            "belongs to nothing any more and nobody deletes it: look at the garbage collector of "
+            f"the controller manager, or run `kubectl delete pod {_name(pod)}`"
+        )
+    elif metadata.get("finalizers"):
+        fate = f"is kept by its finalizers {', '.join(metadata['finalizers'])}"
+    else:
+        fate = (
+            f"was told to end by {gone} and is still there; two minutes after that it is no longer "
+            "waited for. Look at its node, and delete the Node object of a machine that will not "
+            "come back"
+        )
+    return Blocked(Reason.TERMINATING, f"{where}, {fate}")
+
+
 def _is_over(pod: JsonObject) -> bool:
     """Whether the pod has ended: an evicted server's last state is nobody's obstacle."""
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
@@ -206,12 +286,10 @@ def _refused(workload: JsonObject) -> Blocked | None:
 
 
 def _podless(workload: JsonObject, pods: Sequence[JsonObject], now: datetime) -> Blocked | None:
-    if workload["kind"] == "Deployment" or any(_is_of(p, workload) for p in pods):
+    left = podless_seconds(workload, pods, now)
+    if left is None or left > 0:
         return None
     started = (workload.get("status") or {}).get("startTime")
-    waited = seconds_since(started or workload["metadata"].get("creationTimestamp"), now)
-    if waited is None or waited < NO_PODS_SECONDS:
-        return None
     if started is not None:
         return Blocked(
             Reason.QUOTA,
@@ -233,6 +311,9 @@ def _is_of(pod: JsonObject, workload: JsonObject) -> bool:
 
 def _last_words(container: JsonObject) -> str:
     end: Any = (container.get("lastState") or {}).get("terminated") or {}
+    told = Termination.decode(end.get("message"))
+    if told is not None:
+        return f"{told.reason}: {told.message}"
     said = (end.get("message") or "").strip()[-500:]
     code = f"exit code {end.get('exitCode', 'unknown')}"
     if end.get("reason") == "OOMKilled":

@@ -19,8 +19,10 @@ from r1reward_operator.plan.attempt import (
 from r1reward_operator.plan.blocked import (
     blocked_by_pods,
     blocked_by_silence,
+    blocked_by_storage,
     blocked_by_workloads,
     not_served,
+    podless_seconds,
 )
 from r1reward_operator.plan.builders.build import Build
 from r1reward_operator.plan.builders.token import token_secret
@@ -75,7 +77,7 @@ def work(s: Situation) -> Step:
     running = _is_running(frozen, pods)
     blocked = _blocked(s, frozen, worker)
     late, left = _deadline(s, frozen, pods, running, blocked)
-    failure = late or server_failure(_server_pods(s))
+    failure = late or server_failure(_server_pods(s), s.stage, s.attempt)
     if failure is not None:
         return outcome.failed(s, failure)
 
@@ -106,6 +108,9 @@ def work(s: Situation) -> Step:
         )
     step = Step(stage, tokens=tokens, objects=tuple(objects), blocked=blocked)
     settle = end.seconds if isinstance(end, Waiting) else None
+    podless = None if worker is None else podless_seconds(worker, pods, s.now)
+    if podless is not None and podless > 0:
+        step = step.sooner(podless)
     return step.sooner(RUNNING_POLL_SECONDS).sooner(left).sooner(settle)
 
 
@@ -173,6 +178,7 @@ def _blocked(s: Situation, frozen: Frozen, worker: JsonObject | None) -> Blocked
     return (
         blocked_by_pods(everything, s.now)
         or blocked_by_workloads(workloads, everything, s.now)
+        or blocked_by_storage(s.observed.status.progress, s.stage.value, s.attempt)
         or blocked_by_silence(s.observed.status.progress, s.stage.value, s.attempt, s.now)
     )
 

@@ -15,10 +15,10 @@ from r1reward_api.constants import Stage
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.status import StagePhase
 from r1reward_operator.plan import outcome
-from r1reward_operator.plan.blocked import not_served
+from r1reward_operator.plan.blocked import blocked_by_old_pods, not_served
 from r1reward_operator.plan.effective import Refused
 from r1reward_operator.plan.in_force import Missing, key_in_force, runtime_in_force
-from r1reward_operator.plan.model import Blocked
+from r1reward_operator.plan.model import Blocked, JsonObject
 from r1reward_operator.plan.pods import handing_over, lingering
 from r1reward_operator.plan.running import work
 from r1reward_operator.plan.situation import Situation, Step
@@ -62,28 +62,36 @@ def suspended(s: Situation) -> Step:
 
 def _pending(s: Situation) -> Step:
     """Takes the result from the cache, or begins the first attempt."""
-    if lingering(s.observed, s.stage, s.attempt, s.now):
-        return Step(s.status, requeue_after=_POLL_SECONDS)
+    if old := lingering(s.observed, s.stage, s.attempt, s.now):
+        return _waiting_for(s, old)
     runtime = runtime_in_force(s)
     if s.stage is not Stage.PREPARE:
         key = key_in_force(s, runtime)
         for entry in s.observed.status.cached:
             if (entry.stage, entry.key) == (s.stage.value, key):
                 return outcome.cached(s, entry)
-    if handing_over(s.observed, s.stage, s.now):
-        return Step(s.status, requeue_after=_POLL_SECONDS)
+    if old := handing_over(s.observed, s.stage, s.now):
+        return _waiting_for(s, old)
     return _begin(s)
 
 
 def _retrying(s: Situation) -> Step:
     """Begins the next attempt when the last one's pods are gone and its backoff is over."""
-    if lingering(s.observed, s.stage, s.attempt, s.now):
-        return Step(s.status, requeue_after=_POLL_SECONDS)
+    if old := lingering(s.observed, s.stage, s.attempt, s.now):
+        return _waiting_for(s, old)
     if s.status.retry_time is not None:
         left = (parse_time(s.status.retry_time) - s.now).total_seconds()
         if left > 0:
             return Step(s.status).sooner(left)
     return _begin(s)
+
+
+def _waiting_for(s: Situation, pods: list[JsonObject]) -> Step:
+    """Nothing is begun before these pods are gone."""
+    ends = [s.status.retry_time, *(st.completion_time for st in s.stages.values())]
+    released = max((parse_time(end) for end in ends if end is not None), default=None)
+    blocked, left = blocked_by_old_pods(pods, released, s.now)
+    return Step(s.status, blocked=blocked, requeue_after=_POLL_SECONDS).sooner(left)
 
 
 def _begin(s: Situation) -> Step:

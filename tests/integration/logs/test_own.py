@@ -39,6 +39,14 @@ from r1reward_trainer.cli import main
 main()
 """
 
+KEEP_OFTEN = """
+import sys
+from r1reward_rollout import upload
+upload.INTERVAL_SECONDS = 0.3
+from r1reward_rollout.keep import main
+main()
+"""
+
 
 @pytest.fixture
 def workplace(s3: dict[str, str], tmp_path: Path) -> Workplace:
@@ -155,6 +163,31 @@ def test_a_server_that_never_becomes_ready_leaves_why(workplace: Workplace) -> N
     assert ended.returncode == 1
     assert "(R1_ROLLOUT_CONFIG)" in ended.stderr
     assert stored(workplace.store, "rollout.log") == ended.stderr
+
+
+def test_a_judge_stores_the_log_of_a_server_that_knows_nothing_of_it(workplace: Workplace) -> None:
+    url = workplace.folder / "log-url"
+    url.write_text(workplace.store.presign_put("judge.log", 60))
+    environ = {
+        **os.environ,
+        "PYTHONPATH": f"{REPOSITORY}/trainer_image",
+        "R1_LOG_TAIL": str(workplace.folder / "tail"),
+        "R1_LOG_URL_FILE": str(url),
+    }
+    server = "trap 'echo drained; exit 7' TERM; echo ready; while :; do sleep 0.1; done"
+    with subprocess.Popen(
+        [sys.executable, "-c", KEEP_OFTEN, "sh", "-c", server], env=environ, stdout=subprocess.PIPE
+    ) as process:
+        wait_until(
+            "the log is stored while the server runs",
+            lambda: stored(workplace.store, "judge.log") == "ready\n",
+            DEADLINE,
+            lambda: None if process.poll() is None else pytest.fail("it has ended"),
+        )
+        process.terminate()
+        shown, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 7
+    assert stored(workplace.store, "judge.log") == shown.decode() == "ready\ndrained\n"
 
 
 def test_storage_that_is_away_does_not_change_the_outcome(workplace: Workplace) -> None:

@@ -163,15 +163,20 @@ def test_gates_against_earlier_weights_are_accepted(apiserver: Kubernetes):
 
 
 @pytest.mark.parametrize("amount", ["lots", "1GB", "-1Gi", "1 Gi", "", -1])
-def test_an_amount_that_is_no_quantity_is_refused_with_its_place(
+def test_an_amount_that_is_no_quantity_is_refused_in_words_with_its_place(
     apiserver: Kubernetes, amount: str | int
 ):
     roles = {"rollout": {"resources": {"limits": {"memory": amount}}}}
     with pytest.raises(ClusterError) as refused:
         dry_run(apiserver, changed("spec.overrides", {"roles": roles}))
-    assert f"spec.overrides.roles.rollout.resources.limits.memory: Invalid value: {amount}" in (
-        str(refused.value).replace('"', "")
-    )
+    said = str(refused.value).replace('"', "")
+    if isinstance(amount, int):
+        place, words = "roles.rollout.resources.limits.memory", "greater than or equal to 0"
+    else:
+        place, words = "roles[rollout].resources.limits[memory]", "such as 2, 500m or 16Gi"
+    assert f"spec.overrides.{place}: Invalid value: {amount}" in said
+    assert words in said
+    assert "0-9" not in said, "a pattern is no help"
 
 
 @pytest.mark.parametrize("amount", ["16Gi", "500m", "1.5", "1e9", 2, 0])
@@ -196,7 +201,7 @@ RUNTIME = yaml.safe_load((ROOT / "tests/e2e/manifests/digits/runtime.yaml").read
         ("images", {"trainer": "a b", "rollout": "x"}, "must be an image such as"),
         ("images", {"rollout": "x"}, "spec.images.trainer: Required value"),
         ("roles", {"trainers": {}}, "roles are: prepare, annotate, trainer"),
-        ("roles", {"trainer": {"sharedMemory": "lots"}}, "spec.roles.trainer.sharedMemory"),
+        ("roles", {"trainer": {"sharedMemory": "lots"}}, "spec.roles[trainer].sharedMemory"),
         ("roles", {"trainer": {"caches": [{"claimName": "A_B", "mountPath": "/c"}]}}, "lower-case"),
         ("allowedOverrides", ["image"], "image in allowedOverrides needs allowedImagePrefixes"),
         ("allowedOverrides", ["securityContext"], 'supported values: "resources"'),

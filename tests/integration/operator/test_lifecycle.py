@@ -3,6 +3,7 @@
 
 import base64
 import json
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from r1reward_operator.kube.client import KubeClient, Resource
 from r1reward_operator.kube.errors import Forbidden, Invalid
 from r1reward_operator.kube.resources import DEPLOYMENTS, JOBS, PODS, PYTORCHJOBS, SECRETS
 from r1reward_operator.resources import CHILDREN
-from tests.integration.operator.world import World
+from tests.integration.operator.world import World, rfc3339
 
 
 def to_rl(world: World, name: str) -> None:
@@ -100,6 +101,28 @@ def test_progress_is_believed_only_from_a_live_pod_of_the_attempt_and_wakes_no_r
     assert world.post_progress("progress", token, {**report, "attempt": 2}) == 403
     assert world.post_progress("progress", token, {**report, "percent": 101}) == 400
     assert world.post_progress("progress", token, {**report, "message": "x" * 20_000}) == 413
+
+
+def test_storage_that_does_not_answer_a_stage_blocks_the_job_while_it_says_so(world: World):
+    to_rl(world, "away")
+    token = world.pod_token("away-rl-1-worker-0", "progress.r1reward.dev")
+    works = {"stage": "rl", "attempt": 1, "step": 1, "heartbeat": rfc3339()}
+    fault = "storage http://s3 does not work: its name does not resolve"
+
+    def send(report: dict[str, Any]) -> None:
+        world.eventually("accepted", lambda: world.post_progress("away", token, report) == 204)
+
+    send({**works, "waitingFor": fault})
+    blocked = world.eventually(
+        "blocked", lambda: (c := world.condition("away", "Blocked"))["status"] == "True" and c,
+        seconds=10,
+    )  # fmt: skip
+    assert blocked["reason"] == "StorageUnavailable"
+    assert fault in blocked["message"]
+    send(works)
+    world.eventually(
+        "free", lambda: world.condition("away", "Blocked")["status"] == "False", seconds=10
+    )
 
 
 def test_a_report_without_metrics_takes_the_place_of_one_with_metrics(world: World):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from r1reward_api.constants import Stage
+from r1reward_operator.kube.resources import PODS
 from tests.integration.operator.world import World, rfc3339
 
 
@@ -120,3 +121,22 @@ def test_a_trainer_that_ends_is_judged_and_tried_again_under_the_same_key(
     world.serve("end", Stage.RL, 2)
     world.run("end", Stage.RL, 2)
     assert world.wait_phase("end", Stage.RL, "Running", 2)["key"] == key
+
+
+def test_a_pod_that_is_kept_from_going_is_named_until_it_goes(world: World):
+    world.create("keep")
+    (pod,) = world.run("keep", Stage.PREPARE)
+    world.client.patch(PODS, world.namespace, pod, {"metadata": {"finalizers": ["team.example/x"]}})
+    world.pod_status(pod, {"phase": "Failed", "reason": "Evicted", "message": "low"})
+    world.wait_phase("keep", Stage.PREPARE, "Retrying", 1)
+    world.delete_pod(pod)
+    world.clock.advance(31)
+    world.settle()
+    text = blocked(world, "keep", "Terminating")
+    assert f"pod {pod} of prepare, attempt 1" in text
+    assert "team.example/x" in text
+    world.client.patch(PODS, world.namespace, pod, {"metadata": {"finalizers": None}})
+    free(world, "keep")
+    world.clock.advance(600)
+    world.settle()
+    world.wait_phase("keep", Stage.PREPARE, "Starting", 2)

@@ -36,6 +36,24 @@ class End:
     waited: float
 
 
+def environment_in(folder: Path, config: RunConfig, fetch_uri: str | None = None) -> Environment:
+    """What a pod's environment says, with all of its files in one folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / "run.json").write_text(config.model_dump_json(by_alias=True))
+    return Environment(
+        run_config=folder / "run.json",
+        token_file=folder / "token",
+        progress_token_file=folder / "progress",
+        termination_log=folder / "termination",
+        scratch=folder / "scratch",
+        models=folder / "models",
+        rank=0,
+        local_rank=0,
+        world_size=1,
+        fetch_uri=fetch_uri,
+    )
+
+
 class Pod:
     """Runs stages with an environment, waiting by a clock that takes no time."""
 
@@ -50,21 +68,9 @@ class Pod:
     def run(self, config: RunConfig, environ: Mapping[str, str], token: str = "") -> End:
         """Runs the stage of a configuration."""
         folder = self._folder / f"pod-{uuid.uuid4().hex}"
-        folder.mkdir()
-        (folder / "run.json").write_text(config.model_dump_json(by_alias=True))
+        where = environment_in(folder, config)
         if token:
-            (folder / "token").write_text(token)
-        where = Environment(
-            run_config=folder / "run.json",
-            token_file=folder / "token",
-            progress_token_file=folder / "progress",
-            termination_log=folder / "termination",
-            scratch=folder / "scratch",
-            models=folder / "models",
-            rank=0,
-            local_rank=0,
-            world_size=1,
-        )
+            where.token_file.write_text(token)
         for name, value in environ.items():
             self._patch.setenv(name, value)
         clock = self.clock
@@ -80,7 +86,7 @@ class Pod:
             code = run_stage(config.stage, where)
         finally:
             signal.signal(signal.SIGTERM, on_sigterm)
-        written = (folder / "termination").read_text()
+        written = where.termination_log.read_text()
         message = Termination.decode(written)
         assert message is not None
         return End(code, message, written + self._log.text, clock.monotonic() - begin)

@@ -2,12 +2,13 @@
 import base64
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,6 +29,7 @@ from r1reward_trainer.storage.outputs import download_files, publish, upload_out
 from tests.digits.rows import TEMPLATE, preference_rows
 from tests.digits.service import MODEL
 from tests.digits.teacher import DigitsTeacher, read_prompt
+from tests.faulty_way import Request, faulty_way
 from tests.integration.stages.harness import Workplace
 from tests.unit.teacher.faulty_teacher import FaultyTeacher, Reply, serve
 
@@ -43,19 +45,29 @@ def teacher() -> DigitsTeacher:
 @contextmanager
 def serving(
     teacher: DigitsTeacher,
-    delay: float = 0.0,
+    delay: Callable[[], float] = lambda: 0.0,
     on_request: Callable[[int], None] = lambda number: None,
+    fails: Callable[[int], bool] = lambda number: False,
 ) -> Iterator[FaultyTeacher]:
-    """The digits teacher, its requests counted."""
+    """The digits teacher, its requests counted.
+
+    Args:
+        teacher: who answers.
+        delay: seconds before each answer.
+        on_request: is told the number of each request.
+        fails: whether a request is answered with HTTP 500, by its number.
+    """
 
     def rule(number: int, body: dict[str, Any]) -> Reply:
         on_request(number)
+        if fails(number):
+            return Reply(status=500)
         image, text = body["messages"][0]["content"]
         choice = read_prompt(text["text"])
         assert choice is not None
         png = base64.b64decode(image["image_url"]["url"].partition(",")[2])
         answer = teacher.answer(png, choice, body["temperature"], body["seed"])
-        return Reply(answer, delay=delay)
+        return Reply(answer, delay=delay())
 
     with serve(rule) as service:
         yield service
@@ -126,30 +138,104 @@ def test_right_rows_are_accepted_and_later_ones_are_hard(
     assert (again.manifest, again.cache_hit, idle.requests) == (manifest, False, [])
 
 
-def test_a_killed_annotation_asks_again_at_most_what_was_in_flight(
-    workplace: Workplace, prepared: dict[Stage, StageManifest], teacher: DigitsTeacher
+@pytest.mark.parametrize(
+    ("seed", "kills"),
+    [(1, 2), *(pytest.param(seed, 4, marks=pytest.mark.full) for seed in (2, 3, 4))],
+)
+def test_an_annotation_that_is_killed_asks_again_at_most_what_was_in_flight(
+    workplace: Workplace,
+    prepared: dict[Stage, StageManifest],
+    teacher: DigitsTeacher,
+    seed: int,
+    kills: int,
 ) -> None:
-    half = threading.Event()
-    with serving(teacher, delay=0.02, on_request=lambda n: half.set() if n == 60 else None) as s:
-        spec = spec_of(workplace, s.url)
-        config = workplace.config(spec, Stage.ANNOTATE, prepared)
-        process = start(workplace, config)
-        assert half.wait(90)
-        process.kill()
-        process.wait()
-        outcome = run(workplace, workplace.config(spec, Stage.ANNOTATE, prepared, attempt=2))
-        counts = asked(s)
-    assert sum(count - 1 for count in counts.values()) <= CONCURRENCY
-    assert outcome.manifest.summary["teacherAnswers"] == str(len(counts))
-    assert outcome.manifest.attempt == 2
+    """Killed at moments of a seed, one attempt after another, and once at the last question,
+    while storage is slower than the teacher."""
+    calm = Workplace(workplace.environ, workplace.folder, f"{workplace.root}/calm")
+    calm_prepared = copy_of(prepared, workplace, calm)
+    with serving(teacher) as s:
+        spec = spec_of(calm, s.url, maxRows=60)
+        undisturbed = run(calm, calm.config(spec, Stage.ANNOTATE, calm_prepared))
+    questions = int(undisturbed.manifest.summary["teacherAnswers"])
+    rng = random.Random(seed)
+    moments = [*sorted(rng.sample(range(1, questions), kills - 1)), questions]
+
+    reached = threading.Event()
+    awaited = 0
+    before: Counter[tuple[str, int]] = Counter()
+
+    def note(number: int) -> None:
+        if number >= awaited:
+            reached.set()
+
+    def slowly(request: Request) -> None:
+        if request.method == "PUT":
+            threading.Event().wait(rng.uniform(0.03, 0.1))
+
+    with (
+        serving(teacher, lambda: rng.uniform(0, 0.03), note) as s,
+        faulty_way(workplace.environ["AWS_ENDPOINT_URL"]) as way,
+    ):
+        way.rule = slowly
+        spec = spec_of(workplace, s.url, maxRows=60)
+        for attempt, moment in enumerate(moments, 1):
+            # What a kill makes to be asked again comes on top of the moments after it.
+            repeated = len(s.requests) - len(asked(s))
+            awaited = moment + repeated
+            reached.clear()
+            config = workplace.config(spec, Stage.ANNOTATE, prepared, attempt)
+            process = start(workplace, config, {"AWS_ENDPOINT_URL": way.url})
+            assert reached.wait(90)
+            process.kill()
+            assert process.wait(30) == -signal.SIGKILL
+            before = asked(s)
+        last = len(moments) + 1
+        outcome = run(workplace, workplace.config(spec, Stage.ANNOTATE, prepared, last))
+    counts = asked(s)
+    assert len(counts) == questions
+    assert sum(counts.values()) - questions <= kills * CONCURRENCY
+    again = [n for question, n in counts.items() if n > before[question] > 0]
+    assert len(again) <= CONCURRENCY
+    manifest = outcome.manifest
+    assert (manifest.attempt, manifest.summary) == (last, undisturbed.manifest.summary)
+    for name in ("sft", "rl"):
+        assert output(workplace, manifest, name) == output(calm, undisturbed.manifest, name)
 
     other = Workplace(workplace.environ, workplace.folder, workplace.root)
-    fresh = other.config({**spec, "annotate": {**spec["annotate"]}}, Stage.ANNOTATE, prepared)
-    assert fresh.key == config.key
-    assert run(other, fresh).cache_hit
+    assert run(other, other.config(spec, Stage.ANNOTATE, prepared)).cache_hit
 
 
-def start(workplace: Workplace, config: RunConfig) -> subprocess.Popen[bytes]:
+def copy_of(
+    prepared: dict[Stage, StageManifest], workplace: Workplace, other: Workplace
+) -> dict[Stage, StageManifest]:
+    """The same rows in another place."""
+    config = other.config(spec_of(other, "http://unused"), Stage.PREPARE)
+    config = config.model_copy(update={"key": prepared[Stage.PREPARE].key})
+    output = upload_output(other.store, config, "train", workplace.folder / "train", len(ROWS))
+    return {Stage.PREPARE: publish(other.store, config, {"train": output}, {})[0]}
+
+
+def test_a_teacher_of_whose_answers_a_third_fail_annotates_every_row_and_its_faults_are_counted(
+    workplace: Workplace, prepared: dict[Stage, StageManifest], teacher: DigitsTeacher
+) -> None:
+    with serving(teacher, fails=lambda number: number % 3 == 0) as service:
+        spec = spec_of(workplace, service.url, maxRows=80)
+        spec["annotate"]["teacher"]["maxConcurrency"] = 32
+        manifest = run(workplace, workplace.config(spec, Stage.ANNOTATE, prepared)).manifest
+    summary = manifest.summary
+    faults = len(service.requests) // 3
+    assert faults > 20
+    assert summary["teacherFaults"] == str(faults)
+    assert summary["teacherAnswers"] == str(len(service.requests) - faults)
+    assert summary["teacherRefusals"] == "0"
+    assert summary["annotatedRows"] == "80"
+    rows = {r.id for name in ("sft", "rl") for r in output(workplace, manifest, name)}
+    assert len(rows) == 80
+
+
+def start(
+    workplace: Workplace, config: RunConfig, environ: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """`r1 annotate` as in its pod."""
     folder = workplace.folder
     (folder / "run.json").write_text(config.model_dump_json(by_alias=True))
@@ -161,6 +247,7 @@ def start(workplace: Workplace, config: RunConfig) -> subprocess.Popen[bytes]:
         "R1_SCRATCH": str(folder / "scratch"),
         "R1_TERMINATION_LOG": str(folder / "termination"),
         "OMP_NUM_THREADS": "1",
+        **(environ or {}),
     }
     return subprocess.Popen([sys.executable, "-m", "r1reward_trainer", "annotate"], env=environment)
 
@@ -169,7 +256,7 @@ def test_sigterm_ends_it_with_all_answers_saved(
     workplace: Workplace, prepared: dict[Stage, StageManifest], teacher: DigitsTeacher
 ) -> None:
     begun = threading.Event()
-    with serving(teacher, delay=0.02, on_request=lambda n: begun.set() if n == 20 else None) as s:
+    with serving(teacher, lambda: 0.02, on_request=lambda n: begun.set() if n == 20 else None) as s:
         config = workplace.config(spec_of(workplace, s.url), Stage.ANNOTATE, prepared)
         process = start(workplace, config)
         assert begun.wait(90)

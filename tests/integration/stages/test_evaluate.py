@@ -1,32 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""evaluate and fetch-model against a real S3 server and a server that speaks the protocol."""
+"""evaluate against a real S3 server and a server that speaks the protocol."""
 
 import io
 import json
-import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from r1reward_api.constants import Stage
-from r1reward_api.reasons import Reason
 from r1reward_api.wire.manifest import StageManifest
 from r1reward_api.wire.runconfig import RunConfig, Services
-from r1reward_rollout.tail import Tail, pod_name
-from r1reward_rollout.upload import presigned_uploads
 from r1reward_trainer.data.rows import Row, write_rows
-from r1reward_trainer.environment import Environment
-from r1reward_trainer.outcome import ConfigurationError, Interrupted, Outcome
+from r1reward_trainer.outcome import Interrupted, Outcome
 from r1reward_trainer.render import Renderer
 from r1reward_trainer.stages import evaluate, prepare
-from r1reward_trainer.stages.fetch_model import fetch_model
 from r1reward_trainer.storage.outputs import find, publish, upload_output
 from tests.digits.model import build_model
 from tests.digits.rows import TEMPLATE, preference_rows
@@ -242,76 +235,3 @@ def test_only_so_many_rows_are_used_as_asked_for(chain: Chain):
     manifest = chain.run().manifest
     assert manifest.outputs["predictions"].rows == 2 * 5 * 2
     assert "votes" not in manifest.summary
-
-
-def environment(chain: Chain, folder: Path, stage: Stage, uri: str | None = None) -> Environment:
-    config = folder / "run.json"
-    config.write_text(chain.config(stage=stage).model_dump_json(by_alias=True))
-    return Environment(
-        run_config=config,
-        token_file=folder / "token",
-        progress_token_file=folder / "progress",
-        termination_log=folder / "log",
-        scratch=folder / "scratch",
-        models=folder / "models",
-        rank=0,
-        local_rank=0,
-        world_size=1,
-        fetch_uri=uri,
-    )
-
-
-@pytest.mark.parametrize("stage", [Stage.RL, Stage.EVALUATE])
-def test_fetch_model_leaves_the_starting_model_readable_by_every_user(
-    chain: Chain, model_folder: Path, tmp_path: Path, stage: Stage
-):
-    where = environment(chain, tmp_path, stage)
-    (where.models / "base").mkdir(parents=True)
-    (where.models / "base/of-an-earlier-start").write_text("x")
-    fetch_model(where, chain.workplace.open_store)
-    found = where.models / "base"
-    assert {p.name: p.read_bytes() for p in found.iterdir()} == {
-        p.name: p.read_bytes() for p in model_folder.iterdir()
-    }
-    assert {stat.S_IMODE(p.stat().st_mode) for p in found.iterdir()} == {0o644}
-    assert {p.name for p in where.models.iterdir()} == {"base", "log-url"}
-
-
-def test_fetch_model_lets_the_server_store_its_own_log_and_nothing_else(
-    chain: Chain, tmp_path: Path
-):
-    where = environment(chain, tmp_path, Stage.RL)
-    fetch_model(where, chain.workplace.open_store)
-    url = (where.models / "log-url").read_text()
-    with presigned_uploads(
-        Tail(tmp_path / "tail"), {"R1_LOG_URL_FILE": str(where.models / "log-url")}
-    ):
-        Tail(tmp_path / "tail").append(b"no KV cache\n")
-    key = f"jobs/job/logs/rl/attempt-1/rollout-{pod_name()}.log"
-    assert chain.workplace.store.get(key) == b"no KV cache\n"
-    for other in (url.replace("rollout-", "verifier-"), url.replace("attempt-1", "attempt-2")):
-        assert httpx.put(other, content=b"forged").status_code == 403
-    assert httpx.get(url).status_code == 403
-
-
-def test_fetch_model_takes_the_judges_model_where_one_is_named(
-    chain: Chain, model_uri: str, model_folder: Path, tmp_path: Path
-):
-    where = environment(chain, tmp_path, Stage.RL, uri=model_uri)
-    where.run_config.unlink()
-    fetch_model(where, chain.workplace.open_store)
-    assert {p.name for p in (where.models / "base").iterdir()} == {
-        p.name for p in model_folder.iterdir()
-    }
-
-
-def test_fetch_model_leaves_nothing_of_a_model_that_is_corrupt(chain: Chain, tmp_path: Path):
-    store = chain.workplace.store
-    output = chain.known[Stage.PREPARE].outputs["model"]
-    key = f"stages/prepare/{chain.known[Stage.PREPARE].key}/{output.path}/config.json"
-    store.put(key, b"{}")
-    where = environment(chain, tmp_path, Stage.RL)
-    with pytest.raises(ConfigurationError) as error:
-        fetch_model(where, chain.workplace.open_store)
-    assert error.value.reason is Reason.ARTIFACT_CORRUPT
-    assert not (where.models / "base").exists()

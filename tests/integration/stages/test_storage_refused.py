@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A store that refuses what the job needs: prepare says so, before anything is held."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,13 +33,23 @@ def user(owner: dict[str, str]) -> dict[str, str]:
     return add_user(owner, KEY, SECRET)
 
 
-def prepared(pod: Pod, folder: Path, environ: Mapping[str, str], bucket: str = "") -> End:
+def prepared(
+    pod: Pod,
+    folder: Path,
+    environ: Mapping[str, str],
+    bucket: str = "",
+    model: str = "",
+    rows: Sequence[str] = (),
+) -> End:
     """The end of a prepare stage whose rows and model are nowhere."""
     root = f"s3://{bucket or environ['R1_BUCKET']}/root"
     spec = {
         "runtimeRef": {"name": "cpu"},
-        "model": {"uri": f"{root}/model"},
-        "data": {"preferences": [{"uri": f"{root}/rows/*.parquet"}], "maxPromptTokens": 64},
+        "model": {"uri": model or f"{root}/model"},
+        "data": {
+            "preferences": [{"uri": uri} for uri in rows or [f"{root}/rows/*.parquet"]],
+            "maxPromptTokens": 64,
+        },
         "evaluate": {"maxNewTokens": 32},
     }
     return pod.run(Workplace(environ, folder, root).config(spec, Stage.PREPARE), environ)
@@ -79,6 +89,23 @@ def test_a_bucket_that_is_not_there(pod: Pod, tmp_path: Path, owner: dict[str, s
         "NoSuchBucket",
         "the bucket's name",
     )
+
+
+def test_rows_in_a_bucket_that_is_not_there_are_named_by_their_field(
+    pod: Pod, tmp_path: Path, workplace: Workplace, model_uri: str
+):
+    workplace.open_store(f"{workplace.root}/rows").put("part.jsonl", b"{}")
+    lost = "s3://no-such-bucket/rows/*.parquet"
+    refused(
+        prepared(
+            pod, tmp_path, workplace.environ, model=model_uri,
+            rows=[f"{workplace.root}/rows/*.jsonl", lost],
+        ),
+        Reason.STORAGE_DENIED,
+        f"data.preferences[1].uri {lost}: ",
+        "NoSuchBucket",
+        "check the bucket's name",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

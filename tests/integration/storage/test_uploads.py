@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Large files on a way with faults: what arrives, and what is left of what does not."""
 
+import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from r1reward_trainer.storage import multipart
 from r1reward_trainer.storage import s3 as storage
 from r1reward_trainer.storage.outputs import begin
 from r1reward_trainer.storage.patience import Patience
-from r1reward_trainer.storage.s3 import Store
+from r1reward_trainer.storage.s3 import Stopped, Store
 from tests.clock import FakeClock
 from tests.faulty_way import Fault, FaultyWay, Request, faulty_way
 from tests.integration.s3_client import client, unfinished_uploads
@@ -35,11 +36,21 @@ def root(s3: dict[str, str]) -> str:
 
 
 @pytest.fixture
-def store(s3: dict[str, str], way: FaultyWay, root: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(
+    s3: dict[str, str],
+    way: FaultyWay,
+    root: str,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Store:
     """Cuts files into parts of 5 MiB, and waits by a clock that takes no time."""
     monkeypatch.setattr(storage, "PART_BYTES", PART)
     monkeypatch.setattr(storage, "MULTIPART_FROM_BYTES", PART)
-    clock = FakeClock()
     patience = Patience(clock=clock.monotonic, sleep=clock.advance)
     environ = {**s3, "AWS_ENDPOINT_URL": way.url}
     return Store(f"s3://{s3['R1_BUCKET']}/{root}", environ, patience)
@@ -129,33 +140,97 @@ def test_an_upload_that_cannot_even_be_ended_tells_its_first_fault_and_goes_with
     assert unfinished_uploads(s3, root) == [f"{root}/{others}"]
 
 
-def test_an_upload_that_somebody_ended_is_lost_to_infrastructure(
-    s3: dict[str, str],
-    root: str,
-    store: Store,
-    way: FaultyWay,
-    file: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
+@pytest.fixture
+def end_uploads(
+    s3: dict[str, str], root: str, way: FaultyWay, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int], None]:
+    """Somebody ends so many uploads, each before its second part."""
     # A server may keep an upload that is ended while another of its parts is being written.
     monkeypatch.setattr(multipart, "PARALLEL_PARTS", 1)
     owner = client(s3)
 
-    def end_it(request: Request) -> Fault | None:
-        if request.query.get("partNumber") == "2":
-            for upload in owner._list_multipart_uploads(s3["R1_BUCKET"], prefix=root).uploads:
-                owner._abort_multipart_upload(
-                    s3["R1_BUCKET"], upload.object_name, upload.upload_id or ""
-                )
-        return None
+    def so_many(count: int) -> None:
+        ended: set[str] = set()
 
-    way.rule = end_it
-    # What the server says of it differs, and it may close the connection on the part instead.
-    with pytest.raises(InfrastructureError) as caught:
+        def end_it(request: Request) -> None:
+            upload = request.query.get("uploadId", "")
+            if request.query.get("partNumber") == "2" and len(ended | {upload}) <= count:
+                if upload not in ended:
+                    owner._abort_multipart_upload(s3["R1_BUCKET"], f"{root}/large", upload)
+                ended.add(upload)
+
+        way.rule = end_it
+
+    return so_many
+
+
+def begun(way: FaultyWay) -> int:
+    return sum(r.method == "POST" and "uploads" in r.query for r in way.requests)
+
+
+def test_an_upload_that_somebody_ended_is_begun_anew_at_once(
+    s3: dict[str, str],
+    root: str,
+    store: Store,
+    way: FaultyWay,
+    clock: FakeClock,
+    file: Path,
+    tmp_path: Path,
+    end_uploads: Callable[[int], None],
+):
+    end_uploads(2)
+    start = clock.monotonic()
+    store.put_file(file, "large")
+    # A server may close the connection on the part before it says that the upload is gone.
+    assert clock.monotonic() - start < 10
+    assert begun(way) == 3
+    assert arrived(store, file, tmp_path)
+    assert unfinished_uploads(s3, root) == []
+
+
+def test_uploads_that_somebody_ends_again_and_again_are_lost_to_infrastructure_soon(
+    s3: dict[str, str],
+    root: str,
+    store: Store,
+    way: FaultyWay,
+    clock: FakeClock,
+    file: Path,
+    end_uploads: Callable[[int], None],
+):
+    end_uploads(10_000)
+    start = clock.monotonic()
+    with pytest.raises(InfrastructureError, match="ended by somebody else") as caught:
         store.put_file(file, "large")
     assert caught.value.reason == Reason.STORAGE_UNAVAILABLE
+    assert "lifecycle rule" in caught.value.message
+    assert clock.monotonic() - start < 30
+    assert begun(way) == 3
     way.rule = lambda request: None
     assert store.head("large") is None
+    assert unfinished_uploads(s3, root) == []
+
+
+def test_an_upload_that_is_told_to_stop_sends_no_further_part_and_leaves_nothing(
+    s3: dict[str, str], root: str, store: Store, way: FaultyWay, file: Path
+):
+    stop = threading.Event()
+
+    def stopping(request: Request) -> Fault | None:
+        if request.query.get("partNumber"):
+            stop.set()
+            return Fault.AWAY  # nor is what failed tried again
+        return None
+
+    way.rule = stopping
+    with pytest.raises(Stopped):
+        store.put_file(file, "large", stop)
+    sent = [r for r in way.requests if r.query.get("partNumber")]
+    assert 1 <= len(sent) <= multipart.PARALLEL_PARTS
+    assert unfinished_uploads(s3, root) == []
+    assert store.head("large") is None
+    with pytest.raises(Stopped):
+        store.put_file(file, "large", stop)
+    assert begun(way) == 1
 
 
 @pytest.mark.parametrize("large", [True, False])

@@ -98,12 +98,20 @@ def _come_late(group: Peers, folder: Path) -> None:
     wait_until("rank 0 gave up", (folder / "error-0").exists, 60.0, lambda: None)
 
 
+def _until_heard(group: Peers, place: str) -> None:
+    """The watch of this process knows where a process is. Rank 0 learns it from that process,
+    which learns from rank 0's answer that it did."""
+    watch = group._pulse
+    assert watch is not None
+    wait_until(f"heard of {place}", lambda: place in watch.places(), 60.0, lambda: None)
+
+
 def _freeze(group: Peers, folder: Path) -> None:
     group.at("step 7, sampling")
     group.barrier()
     if group.rank == 1:
         group.at("step 7, training")
-        time.sleep(5 * pulse.BEAT_SECONDS)
+        _until_heard(group, "rank 1 at step 7, training")
         os.kill(os.getpid(), signal.SIGSTOP)
     group.sum(torch.zeros(1))
 
@@ -113,7 +121,7 @@ def _stay_away(group: Peers, folder: Path) -> None:
     distributed.COLLECTIVE_TIMEOUT = timedelta(seconds=2)
     group.at("step 3, saving" if group.rank == 0 else "step 3, training")
     if group.rank == 0:
-        time.sleep(5 * pulse.BEAT_SECONDS)
+        _until_heard(group, "rank 1 at step 3, training")
         group.barrier()
     threading.Event().wait()
 

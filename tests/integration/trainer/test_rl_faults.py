@@ -27,9 +27,11 @@ from r1reward_trainer.outcome import ConfigurationError, Interrupted, Outcome
 from r1reward_trainer.rollout import FleetOptions, RolloutFleet
 from r1reward_trainer.stages import rl
 from r1reward_trainer.storage.outputs import find
+from r1reward_trainer.storage.s3 import Store
 from r1reward_trainer.verifier.app import create_app
 from r1reward_trainer.verifier.serve import build_service
 from tests.cluster.ports import free
+from tests.faulty_way import Fault, Request, faulty_way
 from tests.integration.trainer.place import TOKEN, Place, noise
 from tests.integration.trainer.stand_in import Pod
 from tests.unit.rollout.asking import eventually, in_background
@@ -87,7 +89,11 @@ class Site:
     pods: list[Pod]
 
     def run(
-        self, hook: Hook | None = None, attempt: int = 1, section: Mapping[str, Any] = SECTION
+        self,
+        hook: Hook | None = None,
+        attempt: int = 1,
+        section: Mapping[str, Any] = SECTION,
+        endpoint: str | None = None,
     ) -> Outcome:
         addresses = {
             "rolloutHost": "rollout",
@@ -97,7 +103,11 @@ class Site:
         config = self.place.config(
             Stage.RL, section, uid=self.uid, services=addresses, attempt=attempt
         )
-        return rl.run(config, self.place.context(config, hook))
+        context = self.place.context(config, hook)
+        if endpoint is not None:
+            environ = {**self.place.environ, "AWS_ENDPOINT_URL": endpoint}
+            context = dataclasses.replace(context, store=Store(config.root, environ))
+        return rl.run(config, context)
 
     def result(self) -> tuple[list[dict[str, float]], str]:
         """Metrics of each step but for times, and the digest of the weights."""
@@ -306,3 +316,31 @@ def test_sigterm_saves_in_time_though_every_server_is_gone(new_site: NewSite):
     assert steps == [2, 3, 4]
     metrics, _ = site.result()
     assert len(metrics) == 4
+
+
+def test_sigterm_ends_the_upload_of_weights_for_the_checkpoint_to_be_saved_in_time(
+    new_site: NewSite,
+):
+    site = new_site("sigterm-upload")
+    told: list[float] = []
+    stops: list[threading.Event] = []
+
+    def weights_are_slow(request: Request) -> Fault | None:
+        if request.method != "PUT" or "/rollout-weights/1-1/" not in request.key:
+            return None
+        if not told:  # SIGTERM comes while they are on their way
+            told.append(time.monotonic())
+            stops[0].set()
+        return Fault.AWAY
+
+    with faulty_way(site.place.environ["AWS_ENDPOINT_URL"]) as way:
+        way.rule = weights_are_slow
+        with pytest.raises(Interrupted) as caught:
+            site.run(lambda context, step: stops.append(context.stop), endpoint=way.url)
+        asked = [r for r in way.requests if "/rollout-weights/1-1/" in r.key]
+    assert caught.value.step == 1
+    assert time.monotonic() - told[0] < 20  # of the default grace period of 30 s
+    assert len(asked) == 1, "it went on uploading"
+    steps: list[int] = []
+    site.run(lambda _, step: steps.append(step), attempt=2)
+    assert steps == [2, 3, 4]

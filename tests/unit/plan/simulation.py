@@ -321,13 +321,13 @@ class Simulation:
             if self._is_of(pod, worker):
                 self.end(name, code, message)
 
-    def collect(self) -> None:
-        """The garbage collector and the kubelets: pods without their owner go."""
+    def collect(self, spared: str = "") -> None:
+        """The garbage collector and the kubelets: pods without their owner go, but for one."""
         alive = {c["metadata"]["uid"] for c in self.children.values()}
         self.pods = {
             n: p
             for n, p in self.pods.items()
-            if p["metadata"]["ownerReferences"][0]["uid"] in alive
+            if n == spared or p["metadata"]["ownerReferences"][0]["uid"] in alive
         }
         self.tick()
 

@@ -10,10 +10,12 @@ from r1reward_api.wire.progress import Progress
 from r1reward_operator.plan.blocked import (
     blocked_by_pods,
     blocked_by_silence,
+    blocked_by_storage,
     blocked_by_workloads,
 )
 
 NOW = datetime(2026, 1, 2, 3, 10, 0, tzinfo=UTC)
+JUST_NOW = "2026-01-02T03:09:41Z"
 LATELY, LONG_AGO = "2026-01-02T03:09:30Z", "2026-01-02T03:08:59Z"
 
 
@@ -130,7 +132,7 @@ def test_a_workload_is_blocked_by(case: str):
 def test_a_workload_with_pods_or_of_late_is_not_blocked():
     owned = {"metadata": {"name": "p", "ownerReferences": [{"uid": "u"}]}}
     assert blocked_by_workloads([workload("PyTorchJob")], [owned], NOW) is None
-    assert blocked_by_workloads([workload("PyTorchJob", LATELY)], [], NOW) is None
+    assert blocked_by_workloads([workload("PyTorchJob", JUST_NOW)], [], NOW) is None
     assert blocked_by_workloads([workload("Deployment")], [], NOW) is None
 
 
@@ -145,3 +147,20 @@ def test_silence_is_that_of_the_current_attempt_after_its_first_report():
     assert blocked_by_silence(fresh, "rl", 2, NOW) is None
     nonsense = report.model_copy(update={"heartbeat": "yesterday"})
     assert blocked_by_silence(nonsense, "rl", 2, NOW) is None
+
+
+def test_storage_that_does_not_answer_the_stage_blocks_in_the_stages_words_while_it_lasts():
+    report = Progress(
+        stage="prepare", attempt=2, heartbeat="2026-01-02T03:00:00Z",
+        waiting_for="storage https://s3 does not work: its name does not resolve",
+    )  # fmt: skip
+    found = blocked_by_storage(report, "prepare", 2)
+    assert found is not None
+    assert found.reason == "StorageUnavailable"
+    assert "stage prepare: storage https://s3 does not work: its name does" in found.message
+    assert "AWS_ENDPOINT_URL" in found.message
+    assert blocked_by_storage(report, "prepare", 3) is None
+    assert blocked_by_storage(report, "sft", 2) is None
+    works = report.model_copy(update={"waiting_for": None})
+    assert blocked_by_storage(works, "prepare", 2) is None
+    assert blocked_by_storage(None, "prepare", 2) is None

@@ -197,6 +197,7 @@ def test_the_judge_is_stock_vllm_on_the_judges_own_weights():
     (judge,) = [t for t in templates(example()) if t.role == "judge"]
     (server,), (fetch,) = judge.spec["containers"], judge.spec["initContainers"]
     assert " ".join(server["command"]) == (
+        "python -m r1reward_rollout.keep "
         "python -m vllm.entrypoints.openai.api_server --host 0.0.0.0 --port 8000 "
         "--model /models/base --served-model-name judge --dtype bfloat16 "
         "--max-model-len auto --tensor-parallel-size 1"

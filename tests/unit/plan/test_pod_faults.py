@@ -153,7 +153,7 @@ def test_a_quota_is_told_whoever_may_not_have_its_pods(place: Place):
         # Its controller has taken it up and makes no pod: there is no condition to read.
         worker["status"] = {"startTime": format_time(simulation.now)}
         simulation.tick()
-        blocked = blocked_within(simulation, 60 + NOTICE_SECONDS)
+        blocked = blocked_within(simulation, NOTICE_SECONDS)
     else:
         deployment = simulation.children["Deployment", f"vlm-{place.stage}-1-{place.role}"]
         text = "pods x is forbidden: exceeded quota: team, requested: pods=1, limited: pods=0"
@@ -194,7 +194,7 @@ def test_a_volume_that_cannot_be_mounted_is_told_and_a_large_image_is_not_taken_
 def test_a_worker_that_no_controller_takes_up_is_told(place: Place):
     simulation = starting(place.stage)
     simulation.serve()
-    blocked = blocked_within(simulation, 60 + NOTICE_SECONDS)
+    blocked = blocked_within(simulation, NOTICE_SECONDS)
     assert blocked["reason"] == "Dependency"
     assert "does not run" in blocked["message"]
 
@@ -373,3 +373,58 @@ def test_a_start_that_takes_too_long_says_what_was_in_the_way(place: Place):
     assert (stage["reason"], stage["infrastructureFailures"]) == ("StartDeadlineExceeded", 1)
     assert "in the way was ImagePull: pod server" in stage["message"]
     assert simulation.names("Deployment", "Service") == []
+
+
+def let_go(simulation: Simulation, stuck: dict[str, Any]) -> None:
+    """The garbage collector has taken all that is of no owner, but for one pod."""
+    stuck["spec"] = {"nodeName": NODE}
+    simulation.collect(spared=stuck["metadata"]["name"])
+    assert simulation.condition("Blocked")["status"] == "False"
+
+
+def deletes(simulation: Simulation, pod: dict[str, Any], grace: int) -> str:
+    """Somebody deletes a pod, which has so many seconds to end."""
+    gone = format_time(simulation.now + timedelta(seconds=grace))
+    pod["metadata"] |= {"deletionTimestamp": gone, "deletionGracePeriodSeconds": grace}
+    return gone
+
+
+@pytest.mark.parametrize("place", WORKERS, ids=str)
+def test_a_pod_of_an_earlier_attempt_that_does_not_go_is_named_with_its_node(place: Place):
+    simulation = at_work(place.stage)
+    (name, *_) = (n for n in simulation.pods if n.startswith(f"vlm-{place.stage}-1-"))
+    stuck = simulation.pods[name]
+    ended(simulation, name, 1)
+    simulation.tick(10)
+    gone = deletes(simulation, stuck, grace=120)
+    let_go(simulation, stuck)
+    blocked = blocked_within(simulation, NOTICE_SECONDS)
+    assert blocked["reason"] == "Terminating"
+    assert f"pod {name} of {place.stage}, attempt 1, on node {NODE}" in blocked["message"]
+    assert gone in blocked["message"]
+    assert simulation.stage(place.stage)["attempt"] == 1
+    del simulation.pods[name]
+    simulation.tick(300)
+    assert simulation.condition("Blocked")["status"] == "False"
+    assert simulation.stage(place.stage)["attempt"] == 2
+
+
+def test_a_server_that_does_not_go_is_named_to_the_next_stage():
+    simulation = at_work(Stage.RL)
+    name = make_server(simulation, Place(Stage.RL, "rollout"))
+    suffer(simulation, name, {"phase": "Running"})
+    stuck = simulation.pods[name]
+    simulation.succeed(Stage.RL)
+    let_go(simulation, stuck)
+    blocked = blocked_within(simulation, NOTICE_SECONDS)
+    assert blocked["reason"] == "Terminating"
+    assert f"pod {name} of rl, attempt 1, on node {NODE}" in blocked["message"]
+    assert f"kubectl delete pod {name}" in blocked["message"]
+    stuck["metadata"]["finalizers"] = ["team.example/keep"]
+    deletes(simulation, stuck, grace=0)
+    simulation.tick()
+    assert "finalizers team.example/keep" in blocked_within(simulation, NOTICE_SECONDS)["message"]
+    del simulation.pods[name]
+    simulation.tick()
+    assert simulation.condition("Blocked")["status"] == "False"
+    assert simulation.stage(Stage.EVALUATE)["phase"] == "Starting"

@@ -6,7 +6,7 @@ import pytest
 from r1reward_api.constants import Stage
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.progress import Progress
-from r1reward_api.wire.termination import CachedStage, FailureClass
+from r1reward_api.wire.termination import CachedStage, FailureClass, Termination
 from r1reward_operator.plan import Blocked, Obstacle, Plan, Settings, plan
 from tests.unit.plan.simulation import Simulation, example_spec, outputs, starting
 
@@ -235,23 +235,72 @@ def test_a_worker_that_does_not_start_in_time_lets_its_servers_go_first():
     assert (stage["programFailures"], stage["infrastructureFailures"]) == (0, 1)
 
 
-def test_a_server_that_cannot_start_before_the_user_changes_something_fails_the_job_at_once():
-    simulation = Simulation()
-    simulation.walk_to(Stage.SFT)
-    simulation.run()
-    simulation.succeed(Stage.SFT)
-    deployment = simulation.children[("Deployment", "vlm-rl-1-rollout")]
+def with_ended_init_container(code: int, message: str, role: str = "rollout") -> Simulation:
+    """The model of a server could not be fetched, and the kubelet waits before it tries again."""
+    simulation = starting(Stage.RL)
+    deployment = simulation.children["Deployment", f"vlm-rl-1-{role}"]
     name = simulation.make_pod("p", deployment, deployment["spec"]["template"], 0)
-    end = {"exitCode": 78, "message": "StorageDenied: bucket reward-models: access denied"}
-    status = {"name": "fetch-model", "lastState": {"terminated": end}}
+    status = {
+        "name": "fetch-model",
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": code, "message": message}},
+    }
     simulation.pods[name]["status"]["initContainerStatuses"] = [status]
     simulation.tick()
-    assert simulation.condition("Failed")["reason"] == "ConfigurationError"
-    assert (
-        "container fetch-model, ended with exit code 78: StorageDenied: bucket"
-        in (simulation.condition("Failed")["message"])
-    )
+    return simulation
+
+
+def told(failure_class: FailureClass, reason: str, message: str, attempt: int = 1) -> str:
+    return Termination(
+        stage=Stage.RL, attempt=attempt, outcome="Failed", failure_class=failure_class,
+        reason=reason, message=message,
+    ).encode()  # fmt: skip
+
+
+CORRUPT = "s3://b/model.safetensors has sha256 12, its manifest says 34"
+
+
+@pytest.mark.parametrize("role", ["rollout", "judge"])
+def test_a_server_that_cannot_start_before_the_user_changes_something_fails_the_job_at_once(
+    role: str,
+):
+    message = told(FailureClass.CONFIGURATION, "ArtifactCorrupt", CORRUPT)
+    simulation = with_ended_init_container(78, message, role)
+    failed = simulation.condition("Failed")
+    assert failed["reason"] == "ConfigurationError"
+    text = f"ArtifactCorrupt: pod p, container fetch-model: {CORRUPT}; when that is mended"
+    assert text in failed["message"]
+    assert simulation.stage(Stage.RL)["reason"] == "ArtifactCorrupt"
     assert simulation.names("Deployment", "Service") == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "StorageDenied: bucket reward-models: access denied",
+        told(FailureClass.CONFIGURATION, "StorageDenied", "of another attempt", attempt=7),
+    ],
+    ids=["the end of its log", "a message of another attempt"],
+)
+def test_a_server_that_leaves_no_message_of_its_attempt_is_judged_by_its_exit_code(message: str):
+    simulation = with_ended_init_container(78, message)
+    failed = simulation.condition("Failed")
+    assert failed["reason"] == "ConfigurationError"
+    assert "container fetch-model ended with exit code 78: " in failed["message"]
+    assert simulation.stage(Stage.RL)["reason"] == "ConfigurationError"
+
+
+def test_a_server_whose_storage_is_away_only_tries_again_and_says_so():
+    message = told(FailureClass.INFRASTRUCTURE, "StorageUnavailable", "get s3://b: refused")
+    simulation = with_ended_init_container(75, message)
+    assert simulation.condition("Failed")["status"] == "False"
+    blocked = simulation.condition("Blocked")
+    assert (blocked["status"], blocked["reason"]) == ("True", "CrashLoop")
+    assert "StorageUnavailable: get s3://b: refused" in blocked["message"]
+    assert simulation.stage(Stage.RL)["phase"] == "Starting"
+    simulation.pods["p"]["status"] = {"phase": "Running"}
+    simulation.tick()
+    assert simulation.condition("Blocked")["status"] == "False"
 
 
 def test_a_worker_that_holds_nothing_may_wait_for_ever():

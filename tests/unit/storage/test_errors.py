@@ -26,8 +26,6 @@ from r1reward_trainer.storage.errors import Kind, classify_answer
         (507, "XMinioStorageFull", Kind.FULL),
         (507, "InsufficientStorage", Kind.FULL),
         (403, "QuotaExceeded", Kind.FULL),
-        (404, "NoSuchUpload", Kind.TRANSIENT),
-        (400, "InvalidPart", Kind.TRANSIENT),
         (501, "NotImplemented", Kind.UNSUPPORTED),
     ],
 )

@@ -50,6 +50,54 @@ def test_a_fault_of_a_minute_is_survived(store: Store, faults: Faults, clock: Fa
     assert 60 <= clock.monotonic() < 75
 
 
+def telling(url: str, clock: FakeClock) -> tuple[Store, list[tuple[float, str | None]]]:
+    told: list[tuple[float, str | None]] = []
+
+    def tell(fault: str | None) -> None:
+        told.append((clock.monotonic(), fault))
+
+    patience = Patience(clock=clock.monotonic, sleep=clock.advance)
+    environ = {**CREDENTIALS, "AWS_ENDPOINT_URL": url}
+    return Store("s3://bucket/root", environ, patience, tell), told
+
+
+def test_a_fault_that_lasts_is_told_while_it_is_tried_and_its_end_too(
+    faults: Faults, clock: FakeClock
+):
+    faults.objects["/bucket/root/a"] = b"content"
+    faults.until = lambda: clock.monotonic() >= 60
+    with serve(faults) as url:
+        store, told = telling(url, clock)
+        store.get("a")
+        words = {fault for _, fault in told[:-1]}
+        assert words == {f"storage {url} does not work: HTTP 503; it is tried for 120 s"}
+        assert told[-1][1] is None
+        told.clear()
+        faults.planned = deque(["status:503", "drop"])
+        store.get("a")
+        assert told == [], "a fault that passes is nobody's concern"
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("http://127.0.0.1:9", "Connection refused"),
+        ("http://no-such-store.invalid", "its name does not resolve"),
+    ],
+)
+def test_an_endpoint_that_is_wrong_is_told_long_before_it_is_given_up(
+    clock: FakeClock, url: str, fault: str
+):
+    store, told = telling(url, clock)
+    with pytest.raises(InfrastructureError, match=fault):
+        store.put("a", b"")
+    when, text = told[0]
+    assert 10 <= when <= 20
+    assert text is not None
+    assert text.startswith(f"storage {url} does not work: ")
+    assert fault in text
+
+
 def test_a_lasting_fault_ends_when_patience_does(store: Store, faults: Faults, clock: FakeClock):
     faults.until = lambda: False
     with pytest.raises(InfrastructureError) as caught:

@@ -198,7 +198,7 @@ def check_model(folder: Path, uri: str, max_model_length: int) -> None:
         ConfigurationError: InvalidModel, with what is wrong.
     """
     architecture = _check_config(folder, uri, max_model_length)
-    _check_weights(folder, uri)
+    check_weights(folder, uri)
     _check_processor(folder, uri)
     logger.info("%s is a %s", uri, architecture)
 
@@ -227,7 +227,12 @@ def _check_config(folder: Path, uri: str, max_model_length: int) -> str:
     return config.model_type
 
 
-def _check_weights(folder: Path, uri: str) -> None:
+def check_weights(folder: Path, uri: str) -> None:
+    """Makes sure that the weights are all there and whole, as far as their headers tell.
+
+    Raises:
+        ConfigurationError: InvalidModel, with what is wrong.
+    """
     weights = {path.name for path in folder.glob("*.safetensors")}
     if not weights:
         raise _invalid(

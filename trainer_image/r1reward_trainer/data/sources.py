@@ -24,7 +24,7 @@ from r1reward_trainer.data.schema import (
     Record,
 )
 from r1reward_trainer.outcome import ConfigurationError
-from r1reward_trainer.storage.s3 import NotFound, Store
+from r1reward_trainer.storage.s3 import NotFound, ObjectInfo, Store
 
 SUFFIXES = (".parquet", ".jsonl")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -84,6 +84,14 @@ def folder_and_pattern(uri: str) -> tuple[str, re.Pattern[str]]:
     return f"s3://{bucket}/{folder}".rstrip("/"), re.compile(expression)
 
 
+def _listed(field: str, uri: str, store: Store) -> Iterator[ObjectInfo]:
+    """All objects of a folder; a refusal, as of a bucket that is not there, names the field."""
+    try:
+        yield from store.list("")
+    except ConfigurationError as error:
+        raise ConfigurationError(error.reason, f"{field} {uri}: {error.message}") from error
+
+
 def find_files(field: str, uri: str, open_store: Callable[[str], Store]) -> list[SourceFile]:
     """The files behind a field's URI, in the order of their keys.
 
@@ -94,7 +102,7 @@ def find_files(field: str, uri: str, open_store: Callable[[str], Store]) -> list
     store = open_store(folder)
     files = [
         SourceFile(store, found.key, found.bytes, found.etag)
-        for found in store.list("")
+        for found in _listed(field, uri, store)
         if pattern.fullmatch(found.key)
     ]
     if not files:

@@ -32,9 +32,9 @@ def uploads_of(environment: Environment, verb: str, tail: Tail) -> AbstractConte
     return uploads(tail, _Put(environment, config, verb))
 
 
-def leave_log_url(environment: Environment, store: Store, config: RunConfig) -> None:
+def leave_log_url(environment: Environment, store: Store, config: RunConfig, role: Role) -> None:
     """Lets the server that starts next in this pod store its own log, and nothing else."""
-    key = log_key(config, f"{Role.ROLLOUT}-{pod_name()}")
+    key = log_key(config, f"{role}-{pod_name()}")
     url = store.presign_put(key, _PRESIGN_SECONDS)
     (environment.models / "log-url").write_text(url, encoding="ascii")
 

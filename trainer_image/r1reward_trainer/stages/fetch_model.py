@@ -10,11 +10,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from r1reward_api.constants import Stage
+from r1reward_api.constants import Role, Stage
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.job import ModelSpec
 from r1reward_api.wire.runconfig import RunConfig
-from r1reward_trainer.data.base_model import find_model
+from r1reward_trainer.data.base_model import check_weights, find_model
 from r1reward_trainer.environment import Environment
 from r1reward_trainer.logs.own import leave_log_url
 from r1reward_trainer.outcome import ConfigurationError
@@ -36,7 +36,7 @@ def fetch_model(
     """Downloads the model; the folder appears whole or not at all, readable by every user.
 
     Raises:
-        ConfigurationError: the model is not there, or differs from its manifest.
+        ConfigurationError: the model is not there, is damaged, or differs from its manifest.
         InfrastructureError: storage or the hub does not answer.
     """
     target = environment.models / FOLDER
@@ -44,18 +44,30 @@ def fetch_model(
     for left in (target, part):  # of a container that was restarted
         shutil.rmtree(left, ignore_errors=True)
     part.mkdir(parents=True)
+    config = environment.load_config()
+    store = open_store(config.root)
     if environment.fetch_uri is not None:
-        logger.info("fetching %s", environment.fetch_uri)
-        find_model(ModelSpec(uri=environment.fetch_uri), open_store).stage(part)
+        _fetch_judge(environment.fetch_uri, open_store, part)
+        leave_log_url(environment, store, config, Role.JUDGE)
     else:
-        config = environment.load_config()
         name = starting_model(config)
         logger.info("fetching %s of %s", name, config.inputs[name].stage)
-        store = open_store(config.root)
         fetch_input(store, config, name, part)
-        leave_log_url(environment, store, config)
+        leave_log_url(environment, store, config, Role.ROLLOUT)
     make_readable(part)
     part.rename(target)
+
+
+def _fetch_judge(uri: str, open_store: Callable[[str], Store], folder: Path) -> None:
+    """No stage has checked these weights and no manifest tells their digests: vLLM would fail
+    on damaged ones for ever."""
+    logger.info("fetching %s", uri)
+    try:
+        find_model(ModelSpec(uri=uri), open_store).stage(folder)
+        check_weights(folder, uri)
+    except ConfigurationError as error:
+        message = error.message.replace("spec.model.uri", "spec.rl.verifier.judge.model")
+        raise ConfigurationError(error.reason, message) from error
 
 
 def starting_model(config: RunConfig) -> str:

@@ -54,8 +54,8 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     open_store = context.open_store
     preferences = [
         file
-        for source in spec.data.preferences
-        for file in find_files("data.preferences", source.uri, open_store)
+        for i, source in enumerate(spec.data.preferences)
+        for file in find_files(f"data.preferences[{i}].uri", source.uri, open_store)
     ]
     chains = []
     if spec.sft and spec.sft.chains:

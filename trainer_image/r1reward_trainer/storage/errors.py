@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an S3 failure means: try again, give up on the infrastructure, or ask the user."""
 
+import socket
 import ssl
 from enum import Enum, auto
 
@@ -42,8 +43,6 @@ _TRANSIENT = frozenset(
         "OperationAborted",
         "RequestTimeTooSkewed",
         "XMinioServerNotInitialized",
-        "NoSuchUpload",  # somebody else has ended it: the next attempt begins another
-        "InvalidPart",  # likewise, meanwhile
     }
 )
 
@@ -149,10 +148,13 @@ def stage_error(error: Exception, what: str, place: str, waited: float) -> Stage
         place: the endpoint and the object's URI.
         waited: seconds in which it was tried again.
     """
-    kind = classify(error)
+    return answer_error(classify(error), fault_of(error), what, place, waited)
+
+
+def fault_of(error: Exception) -> str:
+    """What S3 answered, or what is in the way of an answer, in a few words."""
     status, code = status_and_code(error)
-    fault = code or (f"HTTP {status}" if status else _root(error))
-    return answer_error(kind, fault, what, place, waited)
+    return code or (f"HTTP {status}" if status else _root(error))
 
 
 def answer_error(kind: Kind, fault: str, what: str, place: str, waited: float = 0.0) -> StageError:
@@ -192,6 +194,8 @@ def answer_error(kind: Kind, fault: str, what: str, place: str, waited: float = 
 
 def _root(error: BaseException) -> str:
     last = list(_chain(error))[-1]
+    if isinstance(last, socket.gaierror):
+        return f"its name does not resolve ({last})"[:300]
     return f"{type(last).__name__}: {last}"[:300]
 
 

@@ -6,6 +6,7 @@ upload in the bucket, unseen and paid for, when the store is away as it gives up
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,11 +16,26 @@ from minio import Minio
 from minio.datatypes import Part
 from minio.error import S3Error
 
+from r1reward_api.reasons import Reason
+from r1reward_trainer.outcome import InfrastructureError
 from r1reward_trainer.storage.errors import FAILURES
 
 logger = logging.getLogger(__name__)
 
 PARALLEL_PARTS = 3
+UPLOADS = 3
+"""So often a file is begun anew when somebody else ends its upload."""
+
+_ENDED = frozenset({"NoSuchUpload", "InvalidPart"})
+"""What S3 says of an upload that somebody has ended; of its parts, while that goes on."""
+
+
+class Stopped(Exception):
+    """The upload was told to stop; nothing of it is left."""
+
+
+class _Ended(Exception):
+    """Somebody else has ended the upload: to send the same again would not help."""
 
 
 class Try(Protocol):
@@ -39,10 +55,18 @@ class Upload:
         path: what.
         part_bytes: of each part but the last; so much is held in memory a part in flight.
         try_: runs each call.
+        stop: once set, no further part is sent.
     """
 
     def __init__(
-        self, client: Minio, bucket: str, key: str, path: Path, part_bytes: int, try_: Try
+        self,
+        client: Minio,
+        bucket: str,
+        key: str,
+        path: Path,
+        part_bytes: int,
+        try_: Try,
+        stop: threading.Event | None = None,
     ) -> None:
         self._client = client
         self._bucket = bucket
@@ -50,15 +74,33 @@ class Upload:
         self._path = path
         self._part_bytes = part_bytes
         self._try = try_
+        self._stop = stop or threading.Event()
         self._begun = False
 
     def run(self) -> None:
         """Uploads the file. What fails half way is ended; where the store is away for that too,
         the run's next attempt ends it (`end_uploads`).
 
+        An upload that somebody else ends, such as a rule of the bucket's or a clean-up, is begun
+        anew at once.
+
         Raises:
             StageError: of the first call that failed for good.
+            Stopped: `stop` was set.
         """
+        for _ in range(UPLOADS):
+            try:
+                return self._once()
+            except _Ended:
+                logger.warning("upload to %s was ended by somebody else", self._key)
+        raise InfrastructureError(
+            Reason.STORAGE_UNAVAILABLE,
+            f"put s3://{self._bucket}/{self._key}: {UPLOADS} uploads in a row were ended by "
+            "somebody else; look for what aborts multipart uploads of this bucket: a lifecycle "
+            "rule, or a clean-up job",
+        )
+
+    def _once(self) -> None:
         upload = self._try(self._begin)
         try:
             self._fill(upload)
@@ -82,16 +124,30 @@ class Upload:
             with self._path.open("rb") as file:
                 file.seek((number - 1) * self._part_bytes)
                 data = file.read(self._part_bytes)
-            etag = self._try(
-                lambda: self._client._upload_part(
-                    self._bucket, self._key, data, None, upload, number
-                )
-            )
-            return Part(number, etag)
+            return Part(number, self._try(lambda: self._put(upload, number, data)))
 
         with ThreadPoolExecutor(PARALLEL_PARTS) as pool:
             parts = list(pool.map(put, range(1, -(-size // self._part_bytes) + 1)))
         self._try(lambda: self._complete(upload, parts, size))
+
+    def _put(self, upload: str, number: int, data: bytes) -> str:
+        if self._stop.is_set():
+            raise Stopped
+        try:
+            return self._client._upload_part(self._bucket, self._key, data, None, upload, number)
+        except FAILURES as error:
+            if self._is_ended(upload):
+                raise _Ended(upload) from error
+            raise
+
+    def _is_ended(self, upload: str) -> bool:
+        """Asked after any failure: a server may close the connection on a part of an upload that
+        is gone before it has said so."""
+        try:
+            self._client._list_parts(self._bucket, self._key, upload, max_parts=1)
+        except FAILURES as error:
+            return isinstance(error, S3Error) and error.code == "NoSuchUpload"
+        return False
 
     def _complete(self, upload: str, parts: list[Part], size: int) -> None:
         try:
@@ -100,6 +156,8 @@ class Upload:
             # Gone: the answer to an earlier try was lost, or somebody has ended the upload.
             if error.code == "NoSuchUpload" and self._size() == size:
                 return
+            if error.code in _ENDED:
+                raise _Ended(upload) from error
             raise
         if done.etag is None:  # S3 may answer 200 and report an error in the body
             raise ConnectionError("the parts were not put together")

@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+TOLD_SECONDS = 10.0
+"""A fault that lasts longer is told to people while the call is still tried again."""
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -37,8 +40,15 @@ class Tries:
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
+        self._begin = patience.clock()
         self._failures = 0
         self._end = 0.0
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the call has failed for so long that somebody should be told."""
+        waited = self._patience.clock() - self._begin
+        return self._failures > 0 and waited >= TOLD_SECONDS
 
     def again(self) -> bool:
         """After a failure: waits and returns True, or returns False when it was the last try."""

@@ -9,6 +9,7 @@ minio's own put_object sends If-None-Match as user metadata and succeeds.
 import hashlib
 import logging
 import os
+import threading
 import uuid
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Mapping
@@ -38,12 +39,13 @@ from r1reward_trainer.storage.errors import (
     answer_error,
     classify,
     classify_answer,
+    fault_of,
     stage_error,
 )
-from r1reward_trainer.storage.multipart import Upload, end_uploads
+from r1reward_trainer.storage.multipart import Stopped, Upload, end_uploads
 from r1reward_trainer.storage.patience import Patience, Tries
 
-__all__ = ["NotFound", "ObjectInfo", "PreconditionFailed", "Store"]
+__all__ = ["NotFound", "ObjectInfo", "PreconditionFailed", "Stopped", "Store"]
 
 logger = logging.getLogger(__name__)
 
@@ -80,13 +82,19 @@ class Store:
         environ: AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
             AWS_SESSION_TOKEN (or workload identity when there is no key), R1_S3_CA_FILE.
         patience: with a store that does not answer.
+        told: is told, in words, what has not worked for a while and is still tried; None once
+            it works again.
 
     Raises:
         ConfigurationError: when one of them makes no sense.
     """
 
     def __init__(
-        self, uri: str, environ: Mapping[str, str], patience: Patience | None = None
+        self,
+        uri: str,
+        environ: Mapping[str, str],
+        patience: Patience | None = None,
+        told: Callable[[str | None], None] = lambda fault: None,
     ) -> None:
         parts = urlsplit(uri)
         if parts.scheme != "s3" or not parts.netloc:
@@ -100,6 +108,7 @@ class Store:
             raise _denied(f"AWS_ENDPOINT_URL {endpoint!r} must look like https://host[:port]")
         self._endpoint = endpoint
         self._patience = patience or Patience()
+        self._told = told
         trust = transport.trust(environ.get("R1_S3_CA_FILE"))
         pool = transport.Pool(trust)
         key, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
@@ -122,9 +131,9 @@ class Store:
         )
 
     @classmethod
-    def from_env(cls, uri: str) -> Self:
+    def from_env(cls, uri: str, told: Callable[[str | None], None] = lambda fault: None) -> Self:
         """The Store of an s3:// URI with the pod's credentials."""
-        return cls(uri, os.environ)
+        return cls(uri, os.environ, told=told)
 
     def uri(self, key: str = "") -> str:
         """`s3://bucket/prefix/key`."""
@@ -220,26 +229,37 @@ class Store:
         """Writes an object, replacing what is there."""
         self._put(key, data)
 
-    def _put(self, key: str, data: bytes) -> None:
+    def _put(self, key: str, data: bytes, stop: threading.Event | None = None) -> None:
         whole = max(len(data), MIN_PART_SIZE)  # else minio uploads more than 5 MiB in parts
-        self._try(
-            "put",
-            key,
-            lambda: self._client.put_object(
-                self._bucket, self._full(key), BytesIO(data), len(data), part_size=whole
-            ),
-        )
 
-    def put_file(self, path: Path, key: str) -> None:
-        """Uploads a file, replacing what is there; large files in parts."""
+        def call() -> None:
+            if stop is not None and stop.is_set():
+                raise Stopped
+            self._client.put_object(
+                self._bucket, self._full(key), BytesIO(data), len(data), part_size=whole
+            )
+
+        self._try("put", key, call)
+
+    def put_file(self, path: Path, key: str, stop: threading.Event | None = None) -> None:
+        """Uploads a file, replacing what is there; large files in parts.
+
+        Args:
+            path: the file.
+            key: the object.
+            stop: once set, nothing more is sent.
+
+        Raises:
+            Stopped: `stop` was set before the object was there.
+        """
         if path.stat().st_size < MULTIPART_FROM_BYTES:
-            self._put(key, path.read_bytes())
+            self._put(key, path.read_bytes(), stop)
             return
 
         def try_(call: Callable[[], T]) -> T:
             return self._try("put", key, call)
 
-        Upload(self._client, self._bucket, self._full(key), path, PART_BYTES, try_).run()
+        Upload(self._client, self._bucket, self._full(key), path, PART_BYTES, try_, stop).run()
 
     def end_uploads(self, prefix: str) -> None:
         """Ends what killed processes have left half uploaded to keys that begin with a prefix.
@@ -345,7 +365,9 @@ class Store:
         tries = self._patience.begin()
         while True:
             try:
-                return self._put_if_once(key, data, condition)
+                written = self._put_if_once(key, data, condition)
+                self._answered(tries)
+                return written
             except PreconditionFailed:
                 # A try whose answer was lost may have been ours.
                 if unanswered and (ours := self._etag_if_equal(key, data)):
@@ -424,7 +446,9 @@ class Store:
         tries = self._patience.begin()
         while True:
             try:
-                return call()
+                result = call()
+                self._answered(tries)
+                return result
             except FAILURES as error:
                 if classify(error) is Kind.ABSENT and what in ("get", "head", "delete"):
                     raise NotFound(key) from error
@@ -437,10 +461,19 @@ class Store:
                     "and the credentials of spec.storage"
                 ) from error
 
+    def _answered(self, tries: Tries) -> None:
+        if tries.lasts:
+            self._told(None)
+
     def _await(self, tries: Tries, error: Exception, what: str, key: str) -> None:
         """Waits before the next try, or raises what the failure means for the stage."""
         if classify(error).passes:
             logger.warning("%s %s: %s; trying again", what, self.uri(key), _brief(error))
+            if tries.lasts:
+                self._told(
+                    f"storage {self._endpoint} does not work: {fault_of(error)}; it is tried "
+                    f"for {self._patience.seconds:g} s"
+                )
             if tries.again():
                 return
         place = f"{self.uri(key)} at {self._endpoint}"

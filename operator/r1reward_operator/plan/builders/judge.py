@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A judge of the job's own: stock vLLM that speaks the OpenAI protocol."""
+"""A judge of the job's own: stock vLLM that speaks the OpenAI protocol.
+
+It answers nothing else, so nobody can ask it for its log: it stores that itself, to the one URL
+that its init container leaves.
+"""
 
 from typing import Any
 
@@ -32,6 +36,7 @@ def judge(build: Build, model: str, replicas: int) -> list[dict[str, Any]]:
             environment.plain("HF_HUB_OFFLINE", "1"),
             environment.plain("VLLM_NO_USAGE_STATS", "1"),
             environment.plain("DO_NOT_TRACK", "1"),
+            *environment.storage_trust(build.spec.storage),
         ],
         extra=servers.serving(build, Role.JUDGE, JUDGE_PORT),
     )
@@ -49,6 +54,7 @@ def _command(build: Build) -> list[str]:
     if serving.kv_cache_bytes is not None:
         cache = ["--kv-cache-memory-bytes", str(serving.kv_cache_bytes)]
     return [
+        *("python", "-m", "r1reward_rollout.keep"),
         "python",
         *("-m", "vllm.entrypoints.openai.api_server"),
         *("--host", "0.0.0.0"),
