@@ -35,6 +35,7 @@ from r1reward_trainer.outcome import (
 )
 from r1reward_trainer.progress import ProgressReporter
 from r1reward_trainer.storage.s3 import Store
+from r1reward_trainer.validation import command as validation
 
 logger = logging.getLogger("r1")
 
@@ -49,6 +50,7 @@ def main() -> None:
         verbs.add_parser(stage.value, help=f"run the {stage.value} stage of $R1_RUN_CONFIG")
     verbs.add_parser("verifier", help="serve rewards")
     verbs.add_parser("fetch-model", help="download the run's starting model into $R1_MODELS")
+    validation.add_parser(verbs)
     arguments = parser.parse_args()
 
     logging.basicConfig(
@@ -57,6 +59,8 @@ def main() -> None:
         stream=sys.stderr,
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    if arguments.verb == "data":  # a person's own run, not a container's
+        sys.exit(_guard(lambda: validation.run(arguments)))
     environment = Environment.from_env()
     supervise(environment.tail(arguments.verb), partial(_beside, environment, arguments.verb))
     faulthandler.enable()  # says where Python was when a library below it fails
@@ -81,17 +85,16 @@ def _beside(environment: Environment, verb: str, tail: Tail) -> AbstractContextM
     return uploads_of(environment, verb, tail)
 
 
-def _guard(service: Callable[[], None]) -> int:
+def _guard(service: Callable[[], int | None]) -> int:
     """Runs a service; its errors end in one readable line and an exit code."""
     try:
-        service()
+        return service() or ExitCode.SUCCESS
     except Exception as error:
         failure = as_stage_error(error)
         if failure.reason is Reason.PROGRAM_ERROR:
             logger.exception("the program failed")
         logger.error("%s: %s", failure.reason, failure.message)
         return failure.exit_code
-    return ExitCode.SUCCESS
 
 
 def run_stage(stage: Stage, environment: Environment) -> int:

@@ -35,7 +35,12 @@ def test_rows_and_model_are_staged_split_by_image_and_balanced(
     assert {p.name: p.read_bytes() for p in model.iterdir()} == {
         p.name: p.read_bytes() for p in model_folder.iterdir()
     }
-    assert outcome.manifest.summary == {"trainRows": "64", "heldoutRows": "16", "badRows": "0"}
+    summary = outcome.manifest.summary
+    assert {name: summary[name] for name in ("trainRows", "heldoutRows", "badRows")} == {
+        "trainRows": "64",
+        "heldoutRows": "16",
+        "badRows": "0",
+    }
 
 
 def test_an_equal_job_of_the_namespace_is_a_cache_hit_and_changed_data_is_not(
@@ -201,6 +206,36 @@ def test_each_evaluation_set_is_imported_with_the_benchmarks_ids_and_categories(
     same = ("train", "heldout", "model")
     digests = [{n: o.manifest.outputs[n].digest for n in same} for o in (outcome, again)]
     assert digests[0] == digests[1], "a set changes nothing that is trained on"
+
+
+def test_training_rows_that_an_evaluation_set_knows_are_named_and_removed_when_asked(
+    workplace: Workplace, spec: dict[str, Any]
+) -> None:
+    train = list(open_rows(output(workplace, run(workplace, spec).manifest, "train")))
+    put_jsonl(workplace, "bench/own.jsonl", [record(train[0], id="known", category="words")])
+    sets = [{"name": "own", "uri": f"{workplace.root}/bench/own.jsonl"}]
+    spec = {**spec, "evaluate": {**spec["evaluate"], "sets": sets}}
+    reported = run(workplace, spec).manifest
+    spec["data"] = {**spec["data"], "contamination": "Remove", "bothOrders": True}
+    removed = run(workplace, spec).manifest
+
+    report = json.loads((output(workplace, reported, "quality") / "report.json").read_text())
+    found = report["contamination"]["sets"]["own"]
+    assert (found["rows"], found["items"]) == (1, 1)
+    assert found["examples"][0]["item"] == "known"
+    assert report["sets"]["own"]["rows"] == 1
+    assert report["tokens"]["answer"]["max"] >= 1
+    assert any("1 of 1 rows of own share an image" in w for w in report["warnings"])
+    known = {row.id for row in train if row.images == train[0].images}
+    assert len(known) == 4
+    assert [r.id for r in open_rows(output(workplace, reported, "train"))] == [r.id for r in train]
+    kept = {
+        row.id.removesuffix("~swapped") for row in open_rows(output(workplace, removed, "train"))
+    }
+    assert kept.isdisjoint(known)
+    assert removed.outputs["train"].rows == 2 * len(kept)
+    assert len(kept) == 64 - int(removed.summary["contaminatedRows"])
+    assert removed.outputs["heldout"].digest == reported.outputs["heldout"].digest
 
 
 def test_a_bad_row_of_an_evaluation_set_is_told_by_the_sets_name(

@@ -142,15 +142,21 @@ def _json(path: Path, uri: str) -> Numbered:
                 while True:
                     try:
                         value, used = decoder.raw_decode(text)
-                        break
+                        if used < len(text) or end:  # else a number may go on
+                            break
                     except ValueError:
                         if end:
                             raise
-                        more()
+                    more()
                 text = text[used:]
                 yield number, _object(value)
-                if skip(",]") == "]":
-                    return
+                match skip(",]"):
+                    case "]":
+                        return
+                    case ",":
+                        continue
+                    case other:
+                        raise ValueError(f"{other!r} instead of a comma after object {number}")
         except (ValueError, RecursionError) as error:
             raise _unreadable(uri, "a JSON list of objects", error) from error
 

@@ -2,22 +2,52 @@
 """Reads sources once: good rows onwards, bad rows to quarantine, figures to quality."""
 
 import json
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from r1reward_trainer.data.formats.importer import Importer
-from r1reward_trainer.data.quality import Quality
+from r1reward_trainer.data.quality import CountTokens, Quality
 from r1reward_trainer.data.rows import Row
 from r1reward_trainer.data.schema import BadRecord, LeftOut, Media, Position, Record
 from r1reward_trainer.data.sources import Source, read_file
-from r1reward_trainer.data.split import ImageHash, image_hash
+from r1reward_trainer.data.split import HASH_BYTES, ImageHash, image_hash
 
 RowT = TypeVar("RowT", bound=Row)
 Parse = Callable[[Record, Media], RowT]
 Check = Callable[[RowT], None]
 """Raises BadRecord for a row that the model cannot take."""
+
+
+class ImageHashes(Sequence[tuple[ImageHash, ...]]):
+    """For each row, in order, the hashes of its images; a few bytes each."""
+
+    def __init__(self) -> None:
+        self._hashes = bytearray()
+        self._ends = array("Q", [0])
+
+    def append(self, hashes: Sequence[ImageHash]) -> None:
+        """Takes in a row's."""
+        self._hashes += b"".join(hashes)
+        self._ends.append(len(self._hashes))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[ImageHash, ...]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[ImageHash, ...]]: ...
+    def __getitem__(
+        self, index: int | slice
+    ) -> tuple[ImageHash, ...] | list[tuple[ImageHash, ...]]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        row = range(len(self))[index]
+        starts = range(self._ends[row], self._ends[row + 1], HASH_BYTES)
+        return tuple(bytes(self._hashes[start : start + HASH_BYTES]) for start in starts)
 
 
 @dataclass
@@ -31,7 +61,7 @@ class Intake:
     """
 
     quality: Quality = field(default_factory=Quality)
-    images: list[tuple[ImageHash, ...]] = field(default_factory=list)
+    images: ImageHashes = field(default_factory=ImageHashes)
     bad_examples: list[str] = field(default_factory=list)
 
 
@@ -43,11 +73,12 @@ def take_in(
     sources: Sequence[Source],
     parse: Parse[RowT],
     check: Check[RowT],
-    write: Callable[[RowT], None],
+    write: Callable[[RowT], object],
     quarantine: Path,
     scratch: Path,
     max_rows: int | None,
     tick: Callable[[int], None],
+    count_tokens: CountTokens | None = None,
 ) -> Intake:
     """Reads the files in order.
 
@@ -60,8 +91,9 @@ def take_in(
         scratch: for downloads.
         max_rows: ends after this many records, good or bad.
         tick: called with the number of records read.
+        count_tokens: of a text, for the figures.
     """
-    intake = Intake()
+    intake = Intake(Quality(count_tokens))
     with quarantine.open("a") as bad:
         for number, (importer, position, raw, media) in enumerate(_read_all(sources, scratch), 1):
             if max_rows is not None and number > max_rows:

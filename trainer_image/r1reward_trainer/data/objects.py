@@ -56,10 +56,12 @@ class Folder:
 
     def list(self, prefix: str = "", /) -> Iterable[ObjectInfo]:
         """All files below the root whose relative path begins with the prefix, sorted."""
-        start = self._root / prefix.rpartition("/")[0]
-        paths = (path for path in start.rglob("*") if path.is_file()) if start.is_dir() else ()
-        infos = (self._info(path) for path in sorted(paths))
-        return (info for info in infos if info.key.startswith(prefix))
+        head, _, tail = prefix.rpartition("/")
+        folder = self._root / head
+        tops = folder.iterdir() if folder.is_dir() else ()
+        begun = (top for top in tops if top.name.startswith(tail))
+        paths = (path for top in begun for path in ([top] if top.is_file() else top.rglob("*")))
+        return map(self._info, sorted(path for path in paths if path.is_file()))
 
     def head(self, key: str, /) -> ObjectInfo | None:
         """Size of a file, None when there is none."""

@@ -70,22 +70,40 @@ def find_source(field: str, spec: PreferenceSource, open_store: OpenStore) -> So
     return Source(find_files(field, spec.uri, open_store), importer, spec.image_prefix)
 
 
-def folder_and_pattern(uri: str) -> tuple[str, re.Pattern[str]]:
-    """The deepest folder without `*`, and what its keys must match.
+@dataclass(frozen=True)
+class Place:
+    """Where a URI's files are looked for.
+
+    Attributes:
+        folder: the deepest one without `*`, as a URI.
+        start: what the keys of its files begin with.
+        pattern: what they must match.
+    """
+
+    folder: str
+    start: str
+    pattern: re.Pattern[str]
+
+
+def place_of(uri: str) -> Place:
+    """Reads a URI, or a path of this machine.
 
     A `*` matches any letters but `/`. A URI that ends with `/` means every Parquet and JSONL
     file of that folder.
     """
-    place = uri.removeprefix("s3://")
-    bucket, _, path = place.partition("/")
+    scheme = "s3://" if uri.startswith("s3://") else ""
+    bucket, path = "", uri
+    if scheme:
+        bucket, _, path = uri.removeprefix(scheme).partition("/")
     head, star, tail = path.partition("*")
-    folder, _, start = head.rpartition("/")
-    pattern = start + star + tail
-    if not pattern:
+    folder, slash, start = head.rpartition("/")
+    wanted = start + star + tail
+    if not wanted:
         expression = r"[^/]*(\.parquet|\.jsonl)"
     else:
-        expression = "[^/]*".join(re.escape(part) for part in pattern.split("*"))
-    return f"s3://{bucket}/{folder}".rstrip("/"), re.compile(expression)
+        expression = "[^/]*".join(re.escape(part) for part in wanted.split("*"))
+    root = f"{scheme}{bucket}/{folder}".rstrip("/") if scheme else folder + slash
+    return Place(root, start, re.compile(expression))
 
 
 def find_files(field: str, uri: str, open_store: OpenStore) -> list[SourceFile]:
@@ -94,12 +112,12 @@ def find_files(field: str, uri: str, open_store: OpenStore) -> list[SourceFile]:
     Raises:
         ConfigurationError: when there is none, or one has an unknown suffix.
     """
-    folder, pattern = folder_and_pattern(uri)
-    store = open_store(folder)
+    place = place_of(uri)
+    store = open_store(place.folder)
     found = [
         SourceFile(store, info.key, info.bytes, info.etag)
-        for info in store.list("")
-        if pattern.fullmatch(info.key)
+        for info in store.list(place.start)
+        if place.pattern.fullmatch(info.key)
     ]
     if not found:
         raise ConfigurationError(

@@ -24,7 +24,9 @@ from r1reward_trainer.codedigest import code_digests
 from r1reward_trainer.context import StageContext
 from r1reward_trainer.data.balance import balanced_gold, with_gold
 from r1reward_trainer.data.base_model import FoundModel, check_model, find_model
+from r1reward_trainer.data.contamination import HELDOUT, Screen, contamination_warnings
 from r1reward_trainer.data.intake import Intake, take_in
+from r1reward_trainer.data.partition import partition
 from r1reward_trainer.data.prompts import ChainCheck, PromptCheck, check_rendering
 from r1reward_trainer.data.rows import (
     AnnotatedRow,
@@ -32,11 +34,11 @@ from r1reward_trainer.data.rows import (
     RowWriter,
     SetRow,
     open_annotated,
-    open_rows,
 )
 from r1reward_trainer.data.schema import parse_chain, parse_row, parse_set_row
 from r1reward_trainer.data.sources import OpenStore, Source, find_source, sources_digest
 from r1reward_trainer.data.split import ImageHash, held_out_rows
+from r1reward_trainer.data.tokens import token_counter
 from r1reward_trainer.outcome import ConfigurationError, Outcome, brief_outputs, run_of
 from r1reward_trainer.storage.handover import hand_over
 from r1reward_trainer.storage.outputs import begin, find, publish, upload_output
@@ -193,23 +195,36 @@ def _compute(
     quality = scratch / "quality"
     quality.mkdir()
     intake = _take_in_preferences(config, context, model, sources.preferences, quality)
+    sets = {
+        name: _take_in_set(config, context, model, name, source, quality)
+        for name, source in sources.sets.items()
+    }
     held = held_out_rows(intake.images, spec.data.holdout.fraction, spec.data.holdout.seed)
-    counts = split_and_balance(
-        scratch / "spool", scratch / "train", scratch / "heldout", held, spec.data.seed
+    parts, screen = partition(
+        scratch / "spool",
+        held,
+        {name: scratch / set_output(name) for name in sets},
+        spec.data,
+        scratch / "train",
+        scratch / HELDOUT,
+        quality / "contamination.jsonl",
+        _ticker(context, "comparing training rows with those that are judged"),
     )
-    held_images = {image for row in held for image in intake.images[row]}
+    counts = {"train": parts.train, HELDOUT: parts.heldout}
+    counts |= {set_output(name): taken["rows"] for name, taken in sets.items()}
     report = intake.quality.report(
-        counts["train"], counts["heldout"], len({i for row in intake.images for i in row})
+        parts.train, parts.heldout, len({i for row in intake.images for i in row})
     )
-    report["model"] = found.resolved
+    report |= {"model": found.resolved, "sets": sets, "contamination": parts.contamination}
+    report["warnings"] += contamination_warnings(
+        parts.contamination, spec.data.contamination == "Remove"
+    )
 
-    for name, source in sources.sets.items():
-        output = set_output(name)
-        counts[output], report.setdefault("sets", {})[name] = _take_in_set(
-            config, context, model, name, source, quality
-        )
     if sources.chains:
-        taken = _take_in_chains(config, context, model, sources.chains, quality, held_images)
+        held_images = {image for row in held for image in intake.images[row]}
+        taken = _take_in_chains(
+            config, context, model, sources.chains, quality, held_images, screen
+        )
         report["chains"] = taken
         counts["chains"] = taken["rows"]
     for warning in report["warnings"]:
@@ -225,6 +240,7 @@ def _compute(
         "trainRows": str(counts["train"]),
         "heldoutRows": str(counts["heldout"]),
         "badRows": str(report["badRows"]),
+        "contaminatedRows": str(parts.contamination["rows"]),
     }
     return outputs, summary
 
@@ -248,6 +264,7 @@ def _take_in_preferences(
             context.scratch,
             data.max_rows,
             _ticker(context, "reading rows"),
+            token_counter(model),
         )
     _refuse_too_many_bad(config, context, intake, quality, "data.preferences", sources)
     return intake
@@ -260,8 +277,10 @@ def _take_in_chains(
     sources: list[Source],
     quality: Path,
     held_images: set[ImageHash],
+    screen: Screen,
 ) -> dict[str, int]:
-    """Chains about held-out images are left out: evaluation must not see what SFT has seen."""
+    """Chains about held-out images are left out: evaluation must not see what SFT has seen. Those
+    that only look like it are left out where training rows are."""
     scratch, images_per_prompt = context.scratch, config.serving.images_per_prompt
     with RowWriter(scratch / "chain-spool", AnnotatedRow) as spool:
         intake = take_in(
@@ -275,9 +294,15 @@ def _take_in_chains(
             _ticker(context, "reading chains"),
         )
     _refuse_too_many_bad(config, context, intake, quality, "sft.chains", sources)
+    left_out = contaminated = 0
     with RowWriter(scratch / "chains", AnnotatedRow) as writer:
         for row, images in zip(open_annotated(scratch / "chain-spool"), intake.images, strict=True):
-            if held_images.isdisjoint(images):
+            if not held_images.isdisjoint(images):
+                left_out += 1
+                continue
+            shares = bool(screen.check(row))
+            contaminated += shares
+            if not shares or config.spec.data.contamination == "Report":
                 writer.write(row)
     if writer.rows == 0:
         raise ConfigurationError(
@@ -287,7 +312,8 @@ def _take_in_chains(
         )
     return {
         "rows": writer.rows,
-        "leftOutAsHeldOut": intake.quality.rows - writer.rows,
+        "leftOutAsHeldOut": left_out,
+        "contaminated": contaminated,
         "badRows": intake.quality.bad_rows,
     }
 
@@ -299,11 +325,11 @@ def _take_in_set(
     name: str,
     source: Source,
     quality: Path,
-) -> tuple[int, dict[str, Any]]:
+) -> dict[str, Any]:
     """An evaluation set, the order of its answers balanced, its rows numbered to have unique ids.
 
     Returns:
-        Rows, and its figures for the report.
+        Its figures for the report.
     """
     data, images_per_prompt = config.spec.data, config.serving.images_per_prompt
     output = set_output(name)
@@ -324,28 +350,7 @@ def _take_in_set(
             _ticker(context, f"reading evaluation set {name}"),
         )
     _refuse_too_many_bad(config, context, intake, quality, f"evaluate.sets {name}", [source])
-    return writer.rows, intake.quality.figures()
-
-
-def split_and_balance(
-    spool: Path, train: Path, heldout: Path, held: set[int], seed: int
-) -> dict[str, int]:
-    """Copies the spool's rows to either side, the order of their answers balanced.
-
-    Args:
-        spool: all good rows.
-        train, heldout: folders to write.
-        held: positions of the held-out rows.
-        seed: of the order of the answers.
-
-    Returns:
-        Rows of either side.
-    """
-    with RowWriter(train, Row) as train_rows, RowWriter(heldout, Row) as heldout_rows:
-        for position, row in enumerate(open_rows(spool)):
-            split, writer = ("heldout", heldout_rows) if position in held else ("train", train_rows)
-            writer.write(with_gold(row, balanced_gold(seed, split, writer.rows)))
-    return {"train": train_rows.rows, "heldout": heldout_rows.rows}
+    return intake.quality.figures()
 
 
 def _refuse_too_many_bad(
