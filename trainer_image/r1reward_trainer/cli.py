@@ -36,6 +36,7 @@ from r1reward_trainer.outcome import (
 )
 from r1reward_trainer.progress import ProgressReporter
 from r1reward_trainer.storage.s3 import Store
+from r1reward_trainer.validation import command as validation
 
 logger = logging.getLogger("r1")
 
@@ -50,6 +51,7 @@ def main() -> None:
         verbs.add_parser(stage.value, help=f"run the {stage.value} stage of $R1_RUN_CONFIG")
     verbs.add_parser("verifier", help="serve rewards")
     verbs.add_parser("fetch-model", help="download the run's starting model into $R1_MODELS")
+    validation.add_parser(verbs)
     arguments = parser.parse_args()
 
     logging.basicConfig(
@@ -58,6 +60,8 @@ def main() -> None:
         stream=sys.stderr,
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    if arguments.verb == "data":  # a person's own run, not a container's
+        sys.exit(run_tool(lambda: validation.run(arguments)))
     environment = Environment.from_env()
     supervise(environment.tail(arguments.verb), partial(_beside, environment, arguments.verb))
     faulthandler.enable()  # says where Python was when a library below it fails
@@ -82,21 +86,34 @@ def _beside(environment: Environment, verb: str, tail: Tail) -> AbstractContextM
     return uploads_of(environment, verb, tail)
 
 
+def run_tool(tool: Callable[[], int | None]) -> int:
+    """Runs what a person asked for; its errors end in one readable line and an exit code."""
+    end = _guarded(tool)
+    return end.exit_code if isinstance(end, StageError) else end
+
+
 def run_service(environment: Environment, service: Callable[[], None]) -> int:
     """Runs a service; its errors end in one readable line, the same in the termination message,
     and an exit code."""
+    end = _guarded(service)
+    if not isinstance(end, StageError):
+        return end
+    with suppress(ConfigurationError):  # without one, the log's last lines are the message
+        config = environment.load_config()
+        _write(environment.termination_log, _failure(config.stage, config, end))
+    return end.exit_code
+
+
+def _guarded(program: Callable[[], int | None]) -> int | StageError:
+    """A program's exit code, or its error, told in one readable line."""
     try:
-        service()
+        return program() or ExitCode.SUCCESS
     except Exception as error:
         failure = as_stage_error(error)
         if failure.reason is Reason.PROGRAM_ERROR:
             logger.exception("the program failed")
         logger.error("%s: %s", failure.reason, failure.message)
-        with suppress(ConfigurationError):  # without one, the log's last lines are the message
-            config = environment.load_config()
-            _write(environment.termination_log, _failure(config.stage, config, failure))
-        return failure.exit_code
-    return ExitCode.SUCCESS
+        return failure
 
 
 def run_stage(stage: Stage, environment: Environment) -> int:

@@ -4,6 +4,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +61,9 @@ class MortalStore(Store):
         super().put(key, data)
         self._reach(True, key)
 
-    def put_file(self, path: Path, key: str) -> None:
+    def put_file(self, path: Path, key: str, stop: threading.Event | None = None) -> None:
         self._reach(False, key)
-        super().put_file(path, key)
+        super().put_file(path, key, stop)
         self._reach(True, key)
 
     def put_if(self, key: str, data: bytes, etag: str | None) -> str:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from r1reward_trainer.data.sources import folder_and_pattern
+from r1reward_trainer.data.sources import place_of
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,17 @@ from r1reward_trainer.data.sources import folder_and_pattern
             ["b/c/part-0.parquet", "part-0.parquet"],
         ),
         ("s3://data/a/one.jsonl", "s3://data/a", ["one.jsonl"], ["one.jsonl.gz", "onexjsonl"]),
+        ("/data/a/b*.csv", "/data/a/", ["b.csv", "b1.csv"], ["c.csv"]),
+        ("rows.jsonl", "", ["rows.jsonl"], ["other.jsonl"]),
+        ("s3://data", "s3://data", ["x.jsonl"], []),
         ("s3://data/a/", "s3://data/a", ["x.jsonl", "y.parquet"], ["b/x.jsonl", "z.txt"]),
     ],
 )
 def test_a_star_matches_within_a_folder(
     uri: str, folder: str, matches: list[str], others: list[str]
 ) -> None:
-    found, pattern = folder_and_pattern(uri)
-    assert found == folder
-    assert [key for key in [*matches, *others] if pattern.fullmatch(key)] == matches
+    place = place_of(uri)
+    assert place.folder == folder
+    keys = [*matches, *others]
+    assert [key for key in keys if place.pattern.fullmatch(key)] == matches
+    assert all(key.startswith(place.start) for key in matches)

@@ -9,14 +9,15 @@ from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError
 
 ImageHash = bytes
+HASH_BYTES = 16
 
 
 def image_hash(image: bytes) -> ImageHash:
-    """16 bytes that stand for an encoded image."""
-    return hashlib.sha256(image).digest()[:16]
+    """HASH_BYTES that stand for an encoded image."""
+    return hashlib.sha256(image).digest()[:HASH_BYTES]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageGroup:
     """Rows that hang together by shared images.
 

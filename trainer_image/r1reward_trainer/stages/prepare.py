@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """prepare: resolves and checks everything before a GPU is held.
 
-Outputs: model, train, heldout, chains (only with sft.chains), quality.
+Outputs: model, train, heldout, chains (only with sft.chains), quality, and set-<name> for each of
+evaluate.sets.
 """
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from r1reward_api.constants import Stage
 from r1reward_api.keys import planned_key, stage_key
 from r1reward_api.reasons import Reason
-from r1reward_api.resource.job import R1RewardJobSpec
-from r1reward_api.stages import stages_of
+from r1reward_api.resource.job import PreferenceSource, R1RewardJobSpec
+from r1reward_api.stages import set_output, stages_of
 from r1reward_api.wire.manifest import Output, StageManifest
 from r1reward_api.wire.runconfig import RunConfig
 from r1reward_api.wire.termination import CachedStage
@@ -21,12 +24,21 @@ from r1reward_trainer.codedigest import code_digests
 from r1reward_trainer.context import StageContext
 from r1reward_trainer.data.balance import balanced_gold, with_gold
 from r1reward_trainer.data.base_model import FoundModel, check_model, find_model
+from r1reward_trainer.data.contamination import HELDOUT, Screen, contamination_warnings
 from r1reward_trainer.data.intake import Intake, take_in
+from r1reward_trainer.data.partition import partition
 from r1reward_trainer.data.prompts import ChainCheck, PromptCheck, check_rendering
-from r1reward_trainer.data.rows import AnnotatedRow, Row, RowWriter, open_annotated, open_rows
-from r1reward_trainer.data.schema import parse_chain, parse_row
-from r1reward_trainer.data.sources import SourceFile, find_files, sources_digest
+from r1reward_trainer.data.rows import (
+    AnnotatedRow,
+    Row,
+    RowWriter,
+    SetRow,
+    open_annotated,
+)
+from r1reward_trainer.data.schema import parse_chain, parse_row, parse_set_row
+from r1reward_trainer.data.sources import OpenStore, Source, find_source, sources_digest
 from r1reward_trainer.data.split import ImageHash, held_out_rows
+from r1reward_trainer.data.tokens import token_counter
 from r1reward_trainer.outcome import ConfigurationError, Outcome, brief_outputs, run_of
 from r1reward_trainer.storage.handover import hand_over
 from r1reward_trainer.storage.outputs import begin, find, publish, upload_output
@@ -51,18 +63,8 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
 
     context.progress.update(message="resolving model and data")
     found = find_model(spec.model, context.open_store)
-    open_store = context.open_store
-    preferences = [
-        file
-        for i, source in enumerate(spec.data.preferences)
-        for file in find_files(f"data.preferences[{i}].uri", source.uri, open_store)
-    ]
-    chains = []
-    if spec.sft and spec.sft.chains:
-        chains = find_files("sft.chains", spec.sft.chains, open_store)
-    inputs = {"model": found.digest, "preferences": sources_digest(preferences)}
-    if chains:
-        inputs["chains"] = sources_digest(chains)
+    sources = find_sources(spec, context.open_store)
+    inputs = {"model": found.digest, **sources.digests()}
     code = code_digests()
     key = stage_key(
         spec, config.serving, Stage.PREPARE, inputs, code[Stage.PREPARE], config.rollout_image
@@ -72,13 +74,61 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     manifest = begin(store, config)
     cache_hit = manifest is not None
     if manifest is None:
-        outputs, summary = _compute(config, context, found, preferences, chains)
+        outputs, summary = _compute(config, context, found, sources)
         manifest, cache_hit = publish(store, config, outputs, summary)
     cached = look_ahead(config, store, manifest, code)
     for stage in cached:
         if stage.stage is Stage.EVALUATE and (evaluated := find(store, stage.stage, stage.key)):
             hand_over(store, config, evaluated, context.scratch)  # no evaluate pod will
     return Outcome(manifest, cache_hit=cache_hit, code=code, cached=cached)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files behind the spec.
+
+    Attributes:
+        preferences: of data.preferences.
+        chains: of sft.chains.
+        sets: of evaluate.sets, by name.
+    """
+
+    preferences: list[Source]
+    chains: list[Source]
+    sets: Mapping[str, Source]
+
+    def digests(self) -> dict[str, str]:
+        """Of their content, by the name of the input."""
+        inputs = {"preferences": self.preferences}
+        if self.chains:
+            inputs["chains"] = self.chains
+        inputs |= {set_output(name): [source] for name, source in self.sets.items()}
+        return {
+            name: sources_digest([file for source in of for file in source.files])
+            for name, of in inputs.items()
+        }
+
+
+def find_sources(spec: R1RewardJobSpec, open_store: OpenStore) -> Sources:
+    """Looks up all files that the spec names.
+
+    Raises:
+        ConfigurationError: naming the field behind which there are none.
+    """
+    chains = spec.sft.chains if spec.sft else None
+    return Sources(
+        preferences=[
+            find_source(f"data.preferences[{i}].uri", source, open_store)
+            for i, source in enumerate(spec.data.preferences)
+        ],
+        chains=[find_source("sft.chains", PreferenceSource(uri=chains), open_store)]
+        if chains
+        else [],
+        sets={
+            one.name: find_source(f"evaluate.sets[{i}].uri", one, open_store)
+            for i, one in enumerate(spec.evaluate.sets)
+        },
+    )
 
 
 def check_lengths(spec: R1RewardJobSpec, max_model_length: int) -> None:
@@ -132,8 +182,7 @@ def _compute(
     config: RunConfig,
     context: StageContext,
     found: FoundModel,
-    preferences: list[SourceFile],
-    chains: list[SourceFile],
+    sources: Sources,
 ) -> tuple[dict[str, Output], dict[str, str]]:
     spec, store, scratch = config.spec, context.store, context.scratch
 
@@ -146,19 +195,37 @@ def _compute(
 
     quality = scratch / "quality"
     quality.mkdir()
-    intake = _take_in_preferences(config, context, model, preferences, quality)
+    intake = _take_in_preferences(config, context, model, sources.preferences, quality)
+    sets = {
+        name: _take_in_set(config, context, model, name, source, quality)
+        for name, source in sources.sets.items()
+    }
     held = held_out_rows(intake.images, spec.data.holdout.fraction, spec.data.holdout.seed)
-    counts = split_and_balance(
-        scratch / "spool", scratch / "train", scratch / "heldout", held, spec.data.seed
+    parts, screen = partition(
+        scratch / "spool",
+        held,
+        {name: scratch / set_output(name) for name in sets},
+        spec.data,
+        scratch / "train",
+        scratch / HELDOUT,
+        quality / "contamination.jsonl",
+        _ticker(context, "comparing training rows with those that are judged"),
     )
-    held_images = {image for row in held for image in intake.images[row]}
+    counts = {"train": parts.train, HELDOUT: parts.heldout}
+    counts |= {set_output(name): taken["rows"] for name, taken in sets.items()}
     report = intake.quality.report(
-        counts["train"], counts["heldout"], len({i for row in intake.images for i in row})
+        parts.train, parts.heldout, len({i for row in intake.images for i in row})
     )
-    report["model"] = found.resolved
+    report |= {"model": found.resolved, "sets": sets, "contamination": parts.contamination}
+    report["warnings"] += contamination_warnings(
+        parts.contamination, spec.data.contamination == "Remove"
+    )
 
-    if chains:
-        taken = _take_in_chains(config, context, model, chains, quality, held_images)
+    if sources.chains:
+        held_images = {image for row in held for image in intake.images[row]}
+        taken = _take_in_chains(
+            config, context, model, sources.chains, quality, held_images, screen
+        )
         report["chains"] = taken
         counts["chains"] = taken["rows"]
     for warning in report["warnings"]:
@@ -174,6 +241,7 @@ def _compute(
         "trainRows": str(counts["train"]),
         "heldoutRows": str(counts["heldout"]),
         "badRows": str(report["badRows"]),
+        "contaminatedRows": str(parts.contamination["rows"]),
     }
     return outputs, summary
 
@@ -182,23 +250,24 @@ def _take_in_preferences(
     config: RunConfig,
     context: StageContext,
     model: Path,
-    files: list[SourceFile],
+    sources: list[Source],
     quality: Path,
 ) -> Intake:
     data, images_per_prompt = config.spec.data, config.serving.images_per_prompt
     check = PromptCheck(model, data)
     with RowWriter(context.scratch / "spool", Row) as spool:
         intake = take_in(
-            files,
-            lambda record, read_image: parse_row(record, images_per_prompt, read_image),
+            sources,
+            lambda record, media: parse_row(record, images_per_prompt, media),
             check,
-            spool,
+            spool.write,
             quality / "bad-rows.jsonl",
             context.scratch,
             data.max_rows,
             _ticker(context, "reading rows"),
+            token_counter(model),
         )
-    _refuse_too_many_bad(config, context, intake, quality, "data.preferences", files)
+    _refuse_too_many_bad(config, context, intake, quality, "data.preferences", sources)
     return intake
 
 
@@ -206,27 +275,35 @@ def _take_in_chains(
     config: RunConfig,
     context: StageContext,
     model: Path,
-    files: list[SourceFile],
+    sources: list[Source],
     quality: Path,
     held_images: set[ImageHash],
+    screen: Screen,
 ) -> dict[str, int]:
-    """Chains about held-out images are left out: evaluation must not see what SFT has seen."""
+    """Chains about held-out images are left out: evaluation must not see what SFT has seen. Those
+    that only look like it are left out where training rows are."""
     scratch, images_per_prompt = context.scratch, config.serving.images_per_prompt
     with RowWriter(scratch / "chain-spool", AnnotatedRow) as spool:
         intake = take_in(
-            files,
-            lambda record, read_image: parse_chain(record, images_per_prompt, read_image),
+            sources,
+            lambda record, media: parse_chain(record, images_per_prompt, media),
             ChainCheck(model, config.spec.data, config.serving.max_model_length),
-            spool,
+            spool.write,
             quality / "bad-rows.jsonl",
             scratch,
             None,
             _ticker(context, "reading chains"),
         )
-    _refuse_too_many_bad(config, context, intake, quality, "sft.chains", files)
+    _refuse_too_many_bad(config, context, intake, quality, "sft.chains", sources)
+    left_out = contaminated = 0
     with RowWriter(scratch / "chains", AnnotatedRow) as writer:
         for row, images in zip(open_annotated(scratch / "chain-spool"), intake.images, strict=True):
-            if held_images.isdisjoint(images):
+            if not held_images.isdisjoint(images):
+                left_out += 1
+                continue
+            shares = bool(screen.check(row))
+            contaminated += shares
+            if not shares or config.spec.data.contamination == "Report":
                 writer.write(row)
     if writer.rows == 0:
         raise ConfigurationError(
@@ -236,30 +313,45 @@ def _take_in_chains(
         )
     return {
         "rows": writer.rows,
-        "leftOutAsHeldOut": intake.quality.rows - writer.rows,
+        "leftOutAsHeldOut": left_out,
+        "contaminated": contaminated,
         "badRows": intake.quality.bad_rows,
     }
 
 
-def split_and_balance(
-    spool: Path, train: Path, heldout: Path, held: set[int], seed: int
-) -> dict[str, int]:
-    """Copies the spool's rows to either side, the order of their answers balanced.
-
-    Args:
-        spool: all good rows.
-        train, heldout: folders to write.
-        held: positions of the held-out rows.
-        seed: of the order of the answers.
+def _take_in_set(
+    config: RunConfig,
+    context: StageContext,
+    model: Path,
+    name: str,
+    source: Source,
+    quality: Path,
+) -> dict[str, Any]:
+    """An evaluation set, the order of its answers balanced, its rows numbered to have unique ids.
 
     Returns:
-        Rows of either side.
+        Its figures for the report.
     """
-    with RowWriter(train, Row) as train_rows, RowWriter(heldout, Row) as heldout_rows:
-        for position, row in enumerate(open_rows(spool)):
-            split, writer = ("heldout", heldout_rows) if position in held else ("train", train_rows)
-            writer.write(with_gold(row, balanced_gold(seed, split, writer.rows)))
-    return {"train": train_rows.rows, "heldout": heldout_rows.rows}
+    data, images_per_prompt = config.spec.data, config.serving.images_per_prompt
+    output = set_output(name)
+    with RowWriter(context.scratch / output, SetRow) as writer:
+
+        def write(row: SetRow) -> None:
+            named = replace(row, id=f"{row.item}#{writer.rows}")
+            writer.write(with_gold(named, balanced_gold(data.seed, output, writer.rows)))
+
+        intake = take_in(
+            [source],
+            lambda record, media: parse_set_row(record, images_per_prompt, media),
+            PromptCheck(model, data),
+            write,
+            quality / "bad-rows.jsonl",
+            context.scratch,
+            None,
+            _ticker(context, f"reading evaluation set {name}"),
+        )
+    _refuse_too_many_bad(config, context, intake, quality, f"evaluate.sets {name}", [source])
+    return intake.quality.figures()
 
 
 def _refuse_too_many_bad(
@@ -268,7 +360,7 @@ def _refuse_too_many_bad(
     intake: Intake,
     quality: Path,
     field: str,
-    files: list[SourceFile],
+    sources: list[Source],
 ) -> None:
     """Raises ConfigurationError past data.maxBadRows, or when no row is good; the quarantine is
     kept for the user."""
@@ -276,6 +368,7 @@ def _refuse_too_many_bad(
     if good > 0 and bad <= limit:
         return
     if bad == 0:
+        files = [file for source in sources for file in source.files]
         raise ConfigurationError(
             Reason.INVALID_DATA,
             f"{field}: there are no rows in {len(files)} files, of which the first is "

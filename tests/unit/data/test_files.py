@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r1reward_trainer.data import files
+from r1reward_trainer.data.schema import BadRecord
+from r1reward_trainer.outcome import ConfigurationError
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def read(path: Path, columns: tuple[str, ...] = ("a",)) -> list[tuple[int, Any]]:
+    found = list(files.read(path, path.name, columns, columns[:1]))
+    return [(n, r.reason.value if isinstance(r, BadRecord) else r) for n, r in found]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.dictionaries(st.text(), VALUES, max_size=3), max_size=5),
+    st.sampled_from([None, 1, "\t"]),
+    st.integers(1, 40),
+)
+def test_a_json_list_is_read_object_by_object_in_whatever_pieces(
+    tmp_path_factory: pytest.TempPathFactory,
+    records: list[Any],
+    indent: int | str | None,
+    chunk: int,
+) -> None:
+    path = tmp_path_factory.mktemp("json") / "x.json"
+    path.write_text(json.dumps(records, indent=indent, ensure_ascii=False), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_CHUNK_BYTES", chunk)
+        assert read(path) == list(enumerate(records, 1))
+
+
+@pytest.mark.parametrize("text", ["", "{}", '[{"a": 1}', '[{"a": 1} {"a": 2}]', "[nope]", '["\x00'])
+def test_a_file_that_is_no_json_list_is_refused_with_its_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"x\.json cannot be read as a JSON list"):
+        read(path)
+
+
+def test_what_is_no_object_in_a_json_list_is_a_bad_record(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('[{"a": 1}, 1234567, {"a": 2}]')
+    assert read(tmp_path / "x.json") == [(1, {"a": 1}), (2, "not-json"), (3, {"a": 2})]
+
+
+def test_csv_is_read_by_its_header_with_the_line_of_each_record(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text('\ufeffa,b\n1,"two\nlines"\n2,\n3,4,5\n6,7\n', encoding="utf-8")
+    assert read(path) == [
+        (3, {"a": "1", "b": "two\nlines"}),
+        (4, {"a": "2"}),
+        (5, "not-csv"),
+        (6, {"a": "6", "b": "7"}),
+    ]
+    path.write_bytes(b"a\n\xff\xfe\n")
+    with pytest.raises(ConfigurationError, match="as CSV in UTF-8"):
+        read(path)
+
+
+def test_of_a_table_only_what_is_needed_is_read(tmp_path: Path) -> None:
+    table = pa.table({"a": [1, 2], "big": [b"x" * 100, b"y"], "s": [{"bytes": b"i"}, None]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert read(tmp_path / "x.parquet", ("a", "s")) == [
+        (1, {"a": 1, "s": {"bytes": b"i"}}),
+        (2, {"a": 2, "s": None}),
+    ]
+    assert read(tmp_path / "x.parquet", ("question",)) == [
+        (1, "missing-field"),
+        (2, "missing-field"),
+    ]

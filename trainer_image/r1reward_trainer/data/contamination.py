@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training rows that evaluation would know again: by what their images look like, or by their text.
+
+The index holds about a kilobyte for each row that is to be judged, whatever the size of the
+training data, whose rows pass one by one.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from r1reward_trainer.data.perceptual import LIKE, perceptual_hash
+from r1reward_trainer.data.rows import Row, SetRow
+from r1reward_trainer.data.shingles import Hashes, shingles
+from r1reward_trainer.data.split import ImageHash, image_hash
+
+HELDOUT = "heldout"
+"""What the held-out rows are called among the sets."""
+SHARED = 0.5
+"""Share of a judged row's text that a training row must hold to count as its copy."""
+_SKETCH = 128
+"""Shingles that stand for a judged row: its smallest hashes, a random sample (Broder, 1997)."""
+_FEWEST = 8
+"""With fewer shingles a text is too short to be known by: `yes`, `a cat`."""
+_COMMON = 50
+"""A shingle of more judged rows than this belongs to the questions' wording."""
+_EXAMPLES = 10
+
+
+@dataclass(frozen=True)
+class Match:
+    """A training row and a judged row that it would give away.
+
+    Attributes:
+        set: the judged row's set.
+        item: the judged row's id, the benchmark's own where it has one.
+        kind: what they share.
+        likeness: of an image the bits of 128 that are equal, of a text the share of the judged
+            row's that the training row holds; from 0 to 1.
+    """
+
+    set: str
+    item: str
+    kind: Literal["image", "text"]
+    likeness: float
+
+
+@dataclass
+class _Images:
+    """Of the judged rows: hashes and whose they are."""
+
+    exact: dict[ImageHash, int] = field(default_factory=dict)
+    shapes: "array[int]" = field(default_factory=lambda: array("Q"))
+    steps: "array[int]" = field(default_factory=lambda: array("Q"))
+    owners: "array[int]" = field(default_factory=lambda: array("I"))
+
+
+class Screen:
+    """Knows the rows that are to be judged; says which training rows they share something with.
+
+    First all `add`, then any number of `check`.
+    """
+
+    def __init__(self) -> None:
+        self._sets: list[str] = []
+        self._of_set: array[int] = array("H")
+        self._items: list[str] = []
+        self._images = _Images()
+        self._hashes: array[int] = array("Q")
+        self._owners: array[int] = array("I")
+        self._index: _Index | None = None
+        self._last: tuple[ImageHash, tuple[int, int] | None] | None = None
+
+    def add(self, name: str, row: Row) -> None:
+        """Takes in a row of a set."""
+        if name not in self._sets:
+            self._sets.append(name)
+        owner = len(self._items)
+        self._items.append(row.item if isinstance(row, SetRow) else row.id)
+        self._of_set.append(self._sets.index(name))
+        self._add_images(row, owner)
+        sketch = shingles((row.question, row.answer1, row.answer2))[:_SKETCH]
+        self._hashes.extend(sketch.tolist())
+        self._owners.extend([owner] * len(sketch))
+
+    def check(self, row: Row) -> list[Match]:
+        """For each set that the row would give away, its closest row there."""
+        index = self._index = self._index or self._indexed()
+        best: dict[int, tuple[float, int, Literal["image", "text"]]] = {}
+
+        def note(owners: Sequence[int], likeness: Sequence[float], kind: Literal["image", "text"]):
+            for owner, value in zip(owners, likeness, strict=True):
+                of = self._of_set[owner]
+                if of not in best or value > best[of][0]:
+                    best[of] = (value, owner, kind)
+
+        for image in row.images:
+            exact = self._images.exact.get(image_hash(image))
+            if exact is not None:
+                note([exact], [1.0], "image")
+            looks = self._looks(image)
+            if looks is not None:
+                note(*index.like(looks), "image")
+        note(*index.sharing(shingles((row.question, row.answer1, row.answer2))), "text")
+        return [
+            Match(self._sets[of], self._items[owner], kind, round(value, 3))
+            for of, (value, owner, kind) in sorted(best.items())
+        ]
+
+    def _add_images(self, row: Row, owner: int) -> None:
+        for image in row.images:
+            self._images.exact.setdefault(image_hash(image), owner)
+            looks = self._looks(image)
+            if looks is not None:
+                self._images.shapes.append(looks[0])
+                self._images.steps.append(looks[1])
+                self._images.owners.append(owner)
+
+    def _looks(self, image: bytes) -> tuple[int, int] | None:
+        """Rows about one image mostly follow each other."""
+        name = image_hash(image)
+        if self._last is None or self._last[0] != name:
+            self._last = (name, perceptual_hash(image))
+        return self._last[1]
+
+    def _indexed(self) -> "_Index":
+        return _Index(
+            np.array(self._images.shapes, dtype=np.uint64),
+            np.array(self._images.steps, dtype=np.uint64),
+            np.array(self._images.owners, dtype=np.int64),
+            np.array(self._hashes, dtype=np.uint64),
+            np.array(self._owners, dtype=np.int64),
+            len(self._items),
+        )
+
+
+class _Index:
+    """Hashes of judged rows as arrays, with the row that each belongs to."""
+
+    def __init__(
+        self,
+        shapes: Hashes,
+        steps: Hashes,
+        image_owners: np.ndarray,
+        hashes: Hashes,
+        owners: np.ndarray,
+        rows: int,
+    ) -> None:
+        self._shapes, self._steps, self._image_owners = shapes, steps, image_owners
+        order = np.argsort(hashes, kind="stable")
+        hashes, owners = hashes[order], owners[order]
+        _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+        rare = counts[inverse] <= _COMMON
+        self._hashes, self._owners = hashes[rare], owners[rare]
+        self._sizes = np.bincount(self._owners, minlength=rows)
+
+    def like(self, looks: tuple[int, int]) -> tuple[list[int], list[float]]:
+        """Rows with an image that looks the same, and how much."""
+        differing = np.bitwise_count(self._shapes ^ np.uint64(looks[0])).astype(np.int64)
+        differing += np.bitwise_count(self._steps ^ np.uint64(looks[1]))
+        found = np.flatnonzero(differing <= LIKE)
+        return self._image_owners[found].tolist(), (1 - differing[found] / 128).tolist()
+
+    def sharing(self, text: Hashes) -> tuple[list[int], list[float]]:
+        """Rows of whose text the given one holds enough, and how much."""
+        first = np.searchsorted(self._hashes, text, "left")
+        last = np.searchsorted(self._hashes, text, "right")
+        hit = np.flatnonzero(last > first)
+        if len(hit) == 0:
+            return [], []
+        ranges = zip(first[hit], last[hit], strict=True)
+        owners, shared = np.unique(
+            np.concatenate([self._owners[start:end] for start, end in ranges]), return_counts=True
+        )
+        sizes = self._sizes[owners]
+        share = shared / sizes
+        enough = (sizes >= _FEWEST) & (share >= SHARED)
+        return owners[enough].tolist(), share[enough].tolist()
+
+
+def contamination_warnings(figures: dict[str, Any], removed: bool) -> list[str]:
+    """A sentence for each set that training rows would give away.
+
+    Args:
+        figures: of Findings.
+        removed: whether the rows were left out.
+    """
+    done = "were left out" if removed else "stay: see data.contamination"
+    return [
+        f"{found['items']} of {found['rows']} rows of {name} share an image or a text with "
+        f"{found['byImage'] + found['byText']} training rows, which {done}"
+        for name, found in figures["sets"].items()
+        if found["items"]
+    ]
+
+
+class Findings:
+    """Counts matches for the report.
+
+    Args:
+        sets: names of all sets, with their rows.
+    """
+
+    def __init__(self, sets: dict[str, int]) -> None:
+        self._sets = sets
+        self._rows: Counter[tuple[str, str]] = Counter()
+        self._items: dict[str, set[bytes]] = {name: set() for name in sets}
+        self._examples: dict[str, list[dict[str, Any]]] = {name: [] for name in sets}
+        self.rows = 0
+        """Training rows with a match."""
+
+    def note(self, row: Row, matches: Sequence[Match]) -> list[dict[str, Any]]:
+        """Counts a training row's matches and returns them as JSON values."""
+        self.rows += bool(matches)
+        found = []
+        for match in matches:
+            self._rows[match.set, match.kind] += 1
+            self._items[match.set].add(image_hash(match.item.encode()))
+            entry = {
+                "row": row.id,
+                "set": match.set,
+                "item": match.item,
+                "shared": match.kind,
+                "likeness": match.likeness,
+            }
+            found.append(entry)
+            if len(self._examples[match.set]) < _EXAMPLES:
+                self._examples[match.set].append(entry)
+        return found
+
+    def figures(self) -> dict[str, Any]:
+        """By set: its rows, training rows that share an image or a text, its items concerned."""
+        return {
+            "rows": self.rows,
+            "sets": {
+                name: {
+                    "rows": rows,
+                    "items": len(self._items[name]),
+                    "byImage": self._rows[name, "image"],
+                    "byText": self._rows[name, "text"],
+                    "examples": self._examples[name],
+                }
+                for name, rows in self._sets.items()
+            },
+        }
