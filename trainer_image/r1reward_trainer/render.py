@@ -239,9 +239,7 @@ class Renderer:
             body, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
 
-    def _ids(
-        self, question: str, answer1: str, answer2: str, sizes: Sequence[int]
-    ) -> ServedPrompt:
+    def _ids(self, question: str, answer1: str, answer2: str, sizes: Sequence[int]) -> ServedPrompt:
         """The prompt's tokens, for images of so many tokens each."""
         before, after = self._frame(len(sizes))
         middle = self._text_ids(prompt_text(self._template, question, answer1, answer2))

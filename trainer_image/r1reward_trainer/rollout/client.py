@@ -125,7 +125,7 @@ class RolloutClient:
         try:
             return str(answer["data"][0]["root"])
         except (KeyError, IndexError, TypeError):
-            raise ServerUnavailable(f"{self.address} names no model: not a rollout image?") from None
+            raise ServerUnavailable(f"{self.address} names no model") from None
 
     @asynccontextmanager
     async def _control(self) -> AsyncIterator[httpcore.AsyncConnectionPool]:

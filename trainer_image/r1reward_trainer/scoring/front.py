@@ -4,12 +4,11 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from r1reward_trainer.rollout import ServerUnavailable
 from r1reward_trainer.scoring.judging import Judge, Unanswerable, calls
 from r1reward_trainer.scoring.metrics import ScoringMetrics
-from r1reward_trainer.scoring.places import Places
+from r1reward_trainer.scoring.places import Limits, Places
 from r1reward_trainer.scoring.protocol import ScoreRequest, ScoreResponse
 from r1reward_trainer.scoring.readiness import INTERVAL_SECONDS, Readiness
 from r1reward_trainer.scoring.server import ModelServer
@@ -19,21 +18,6 @@ PROBE_SECONDS = 60.0
 
 class OutOfTime(Exception):
     """The request's deadline has passed."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one front bears.
-
-    Attributes:
-        in_flight: prompts that are being answered at once; n answers make n · (n − 1) of them.
-        body_bytes: of a request.
-        deadline_seconds: of a request.
-    """
-
-    in_flight: int = 64
-    body_bytes: int = 32 << 20
-    deadline_seconds: float = 600.0
 
 
 class Front:

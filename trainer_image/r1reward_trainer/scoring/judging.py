@@ -14,7 +14,13 @@ import numpy as np
 
 from r1reward_trainer.evaluation.judging import verdict_ids
 from r1reward_trainer.evaluation.probability import probability, row_log_odds, verdict_log_odds
-from r1reward_trainer.method.verdict import THINK_CLOSE, THINK_OPEN, format_ok, parse_verdict
+from r1reward_trainer.method.verdict import (
+    ANSWER_OPEN,
+    THINK_CLOSE,
+    THINK_OPEN,
+    format_ok,
+    parse_verdict,
+)
 from r1reward_trainer.render import PromptTooLong, Renderer
 from r1reward_trainer.rollout import GenerateRequest, GenerateResult, Sampling
 from r1reward_trainer.scoring.protocol import (
@@ -242,16 +248,16 @@ def _comparison(
     if given.log_odds is not None or swapped.log_odds is not None:
         odds = row_log_odds(np.array([_or_nan(given.log_odds), _or_nan(swapped.log_odds)]))
         overall = _probability(float(odds), temperature)
-    names = (first + 1, second + 1)
+    one, two = first + 1, second + 1
     orders = (
-        _order(names, given, given.log_odds, temperature),
-        _order(names[::-1], swapped, _negated(swapped.log_odds), temperature),
+        _order((one, two), given, given.log_odds, temperature),
+        _order((two, one), swapped, _negated(swapped.log_odds), temperature),
     )
     verdicts = [order.verdict for order in orders]
     agree = verdicts[0] is not None and verdicts[0] == verdicts[1]
     comparison = Comparison(
-        first=names[0],
-        second=names[1],
+        first=one,
+        second=two,
         verdict=None,
         probability=overall,
         orders_agree=agree,
@@ -260,7 +266,7 @@ def _comparison(
     preference = _preference(comparison)
     better = None
     if preference is not None and preference != 0.5:
-        better = names[0] if preference > 0.5 else names[1]
+        better = one if preference > 0.5 else two
     return comparison.model_copy(update={"verdict": better})
 
 
@@ -287,11 +293,12 @@ def reasoning(response: str) -> str:
     """The chain of thought of a response; all of it where it has not the form."""
     if not format_ok(response):
         return response.strip()
-    return response.partition(THINK_OPEN)[2].partition(THINK_CLOSE)[0].strip()
+    chain = response.partition(THINK_CLOSE + ANSWER_OPEN)[0]
+    return chain.partition(THINK_OPEN)[2].strip()
 
 
 def _probability(log_odds: float, temperature: float) -> float:
-    return float(probability(np.float64(log_odds), temperature))  # type: ignore[arg-type]
+    return float(probability(log_odds, temperature))
 
 
 def _or_nan(value: float | None) -> float:

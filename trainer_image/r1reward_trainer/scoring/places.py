@@ -6,9 +6,25 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 _LONGEST_WAIT = 60
 _WEIGHT = 0.2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one front bears.
+
+    Attributes:
+        in_flight: prompts that are being answered at once; n answers make n · (n − 1) of them.
+        body_bytes: of a request.
+        deadline_seconds: of a request.
+    """
+
+    in_flight: int = 64
+    body_bytes: int = 32 << 20
+    deadline_seconds: float = 600.0
 
 
 class NoPlace(Exception):

@@ -167,7 +167,7 @@ def _cycles(beats: NDArray[np.bool_]) -> Iterable[tuple[int, ...]]:
 
 def _shortest_cycle(beats: NDArray[np.bool_], start: int) -> tuple[int, ...]:
     """A shortest way from an answer that is in a cycle back to itself."""
-    paths = deque([(start,)])
+    paths: deque[tuple[int, ...]] = deque([(start,)])
     seen = {start}
     while True:
         path = paths.popleft()

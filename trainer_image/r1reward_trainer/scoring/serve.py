@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvicorn
 
-from r1reward_api.constants import ROLLOUT_PORT, SCORING_PORT
+from r1reward_api.constants import SERVER_TOKEN_PATH
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.runconfig import RunConfig
 from r1reward_trainer.environment import Environment
@@ -17,37 +17,13 @@ from r1reward_trainer.outcome import ConfigurationError
 from r1reward_trainer.render import Renderer
 from r1reward_trainer.rollout.client import RolloutClient, Timeouts
 from r1reward_trainer.scoring.app import create_app
-from r1reward_trainer.scoring.front import Front, Limits
+from r1reward_trainer.scoring.front import Front
 from r1reward_trainer.scoring.judging import Judge, Rules
+from r1reward_trainer.scoring.places import Limits
 from r1reward_trainer.scoring.server import ModelServer, verify_folder
 from r1reward_trainer.stages.fetch_model import FOLDER, starting_model
 
 SHORTEST_TOKEN = 16
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of the verb."""
-    limits = Limits()
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on")
-    parser.add_argument("--port", type=int, default=SCORING_PORT)
-    parser.add_argument("--server", default="127.0.0.1", help="address of the vLLM server")
-    parser.add_argument("--server-port", type=int, default=ROLLOUT_PORT)
-    parser.add_argument(
-        "--in-flight",
-        type=int,
-        default=limits.in_flight,
-        help="prompts at the model at once; n answers make n * (n - 1)",
-    )
-    parser.add_argument("--body-bytes", type=int, default=limits.body_bytes, help="of a request")
-    parser.add_argument(
-        "--deadline-seconds", type=float, default=limits.deadline_seconds, help="of a request"
-    )
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        default=1.0,
-        help="of the calibration: calibration.temperature in the job's report.json",
-    )
 
 
 def serve(environment: Environment, given: argparse.Namespace) -> None:
@@ -63,7 +39,7 @@ def serve(environment: Environment, given: argparse.Namespace) -> None:
     client = RolloutClient(
         given.server,
         given.server_port,
-        token=_token(environment.server_token_file),
+        token=_token(environment.server_token_file or Path(SERVER_TOKEN_PATH)),
         job_uid=config.job.uid,
         timeouts=Timeouts(request=given.deadline_seconds),
     )
