@@ -20,7 +20,7 @@ from r1reward_trainer.scoring.front import Front, OutOfTime
 from r1reward_trainer.scoring.judging import Unanswerable
 from r1reward_trainer.scoring.page import CONTENT_SECURITY_POLICY, PAGE
 from r1reward_trainer.scoring.places import NoPlace
-from r1reward_trainer.scoring.protocol import ScoreRequest, ScoreResponse
+from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse
 from r1reward_trainer.scoring.readiness import NotReady
 from r1reward_trainer.verifier.guard import Guard
 
@@ -104,6 +104,20 @@ def create_app(
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
         return Response(generate_latest(front.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get(
+        "/v1/model",
+        response_model=ModelInfo,
+        responses={status: {"model": Fault} for status in (401, 503)},
+        dependencies=[Depends(HTTPBearer(auto_error=False))],
+    )
+    async def model() -> Response:
+        """The weights that judge, once the model has them."""
+        try:
+            front.readiness.require()
+        except NotReady as error:
+            return _fault(503, f"the model cannot judge now: {error}", RETRY_SECONDS)
+        return Response(front.info.model_dump_json(by_alias=True), media_type="application/json")
 
     @app.post(
         "/v1/score",

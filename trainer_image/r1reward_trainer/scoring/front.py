@@ -9,7 +9,7 @@ from r1reward_trainer.rollout import ServerUnavailable
 from r1reward_trainer.scoring.judging import Judge, Unanswerable, calls
 from r1reward_trainer.scoring.metrics import ScoringMetrics
 from r1reward_trainer.scoring.places import Limits, Places
-from r1reward_trainer.scoring.protocol import ScoreRequest, ScoreResponse
+from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse
 from r1reward_trainer.scoring.readiness import INTERVAL_SECONDS, Readiness
 from r1reward_trainer.scoring.server import ModelServer
 
@@ -48,6 +48,16 @@ class Front:
         self.readiness = Readiness(
             lambda: asyncio.to_thread(verify), self._check, self.metrics.ready.set, interval
         )
+
+    @property
+    def info(self) -> ModelInfo:
+        """What can be asked within the limits."""
+        info = self._judge.info
+        fits = max(n for n in range(2, info.max_answers + 1) if n == 2 or self._fits(n))
+        return info.model_copy(update={"max_answers": fits})
+
+    def _fits(self, answers: int) -> bool:
+        return calls(answers) <= self._places.total
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         """Scores, or says at once why not.

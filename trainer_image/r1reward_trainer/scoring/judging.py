@@ -3,12 +3,11 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from statistics import fmean
-from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,15 +23,17 @@ from r1reward_trainer.method.verdict import (
 from r1reward_trainer.render import PromptTooLong, Renderer
 from r1reward_trainer.rollout import GenerateRequest, GenerateResult, Sampling
 from r1reward_trainer.scoring.protocol import (
+    MAX_ANSWERS,
     AnswerScore,
     Comparison,
+    ModelInfo,
     OrderVerdict,
     ScoreRequest,
     ScoreResponse,
 )
 from r1reward_trainer.scoring.ranking import Preference, rank, round_robin
+from r1reward_trainer.scoring.together import all_or_first_error
 
-T = TypeVar("T")
 Ask = Callable[[GenerateRequest], Awaitable[GenerateResult]]
 
 
@@ -75,16 +76,6 @@ class _Judged:
     truncated: bool
 
 
-async def all_or_first_error(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results in order. The first error is raised as it is, and the rest is given up."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
 def calls(answers: int) -> int:
     """Requests to the model that so many answers take."""
     return answers * (answers - 1)
@@ -109,6 +100,13 @@ class Judge:
         self._numbers = count()
         # Rendering is computing: beside the loop, and not more than one at a time.
         self._beside = ThreadPoolExecutor(1, "render")
+
+    @property
+    def info(self) -> ModelInfo:
+        """What can be asked."""
+        return ModelInfo(
+            weights=self._weights, max_images=self._rules.max_images, max_answers=MAX_ANSWERS
+        )
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         """Compares all pairs of a request's answers at once.

@@ -62,6 +62,17 @@ class ScoreRequest(ApiModel):
         return tuple(image_bytes(image) for image in self.images)
 
 
+class ModelInfo(ApiModel):
+    """What judges."""
+
+    weights: str
+    """Digest of the weights."""
+    max_images: int
+    """Most images of a request."""
+    max_answers: int
+    """Most answers of a request."""
+
+
 class OrderVerdict(ApiModel):
     """What the model wrote when it saw the pair in one order."""
 

@@ -11,17 +11,14 @@ import uvicorn
 
 from r1reward_api.constants import SERVER_TOKEN_PATH
 from r1reward_api.reasons import Reason
-from r1reward_api.wire.runconfig import RunConfig
 from r1reward_trainer.environment import Environment
 from r1reward_trainer.outcome import ConfigurationError
-from r1reward_trainer.render import Renderer
-from r1reward_trainer.rollout.client import RolloutClient, Timeouts
 from r1reward_trainer.scoring.app import create_app
 from r1reward_trainer.scoring.front import Front
-from r1reward_trainer.scoring.judging import Judge, Rules
+from r1reward_trainer.scoring.model import judge_of
 from r1reward_trainer.scoring.places import Limits
-from r1reward_trainer.scoring.server import ModelServer, verify_folder
-from r1reward_trainer.stages.fetch_model import FOLDER, starting_model
+from r1reward_trainer.scoring.server import verify_folder
+from r1reward_trainer.stages.fetch_model import FOLDER
 
 SHORTEST_TOKEN = 16
 
@@ -35,22 +32,18 @@ def serve(environment: Environment, given: argparse.Namespace) -> None:
     config = environment.load_config()
     token = _token(environment.token_file)
     folder = environment.models / FOLDER
-    digest = config.inputs[starting_model(config)].digest
-    client = RolloutClient(
+    judge, server, digest = judge_of(
+        config,
+        folder,
         given.server,
         given.server_port,
-        token=_token(environment.server_token_file or Path(SERVER_TOKEN_PATH)),
-        job_uid=config.job.uid,
-        timeouts=Timeouts(request=given.deadline_seconds),
+        _token(environment.server_token_file or Path(SERVER_TOKEN_PATH)),
+        given.deadline_seconds,
+        given.temperature,
+        served_folder=folder,
     )
-    server = ModelServer(client, str(folder))
     front = Front(
-        Judge(
-            Renderer.from_folder(folder, config.spec.data),
-            server.ask,
-            digest,
-            rules_of(config, given.temperature),
-        ),
+        judge,
         server,
         partial(verify_folder, folder, digest),
         Limits(given.in_flight, given.body_bytes, given.deadline_seconds),
@@ -71,23 +64,6 @@ def serve(environment: Environment, given: argparse.Namespace) -> None:
     )
     if failures:
         raise failures[0]
-
-
-def rules_of(config: RunConfig, temperature: float) -> Rules:
-    """How the job's model is asked: as its evaluation asked it.
-
-    Raises:
-        ConfigurationError: for a temperature that is none.
-    """
-    try:
-        return Rules(
-            max_new_tokens=config.spec.evaluate.max_new_tokens,
-            max_model_length=config.serving.max_model_length,
-            max_images=config.serving.images_per_prompt,
-            temperature=temperature,
-        )
-    except ValueError as error:
-        raise ConfigurationError(Reason.INVALID_SPEC, f"--temperature: {error}") from error
 
 
 def _token(path: Path) -> str:
