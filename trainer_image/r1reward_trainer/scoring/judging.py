@@ -123,7 +123,7 @@ class Judge:
             )
         pairs = round_robin(len(request.answers))
         loop = asyncio.get_running_loop()
-        prompts = await loop.run_in_executor(self._beside, self._prompts, request, pairs)
+        prompts = await loop.run_in_executor(self._beside, self.prompts, request, pairs)
         judged = await all_or_first_error([self._judged(prompt) for prompt in prompts])
         comparisons = [
             _comparison(first, second, given, swapped, self._rules.temperature)
@@ -145,10 +145,10 @@ class Judge:
         """
         loop = asyncio.get_running_loop()
         request = ScoreRequest(question="Ready?", answers=["yes", "no"])
-        prompts = await loop.run_in_executor(self._beside, self._prompts, request, [(0, 1)], 1)
+        prompts = await loop.run_in_executor(self._beside, self.prompts, request, [(0, 1)], 1)
         await self._ask(prompts[0])
 
-    def _prompts(
+    def prompts(
         self, request: ScoreRequest, pairs: Sequence[tuple[int, int]], longest: int | None = None
     ) -> list[GenerateRequest]:
         """Two a pair, one for each order."""
