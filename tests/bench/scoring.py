@@ -116,7 +116,7 @@ async def measure(pod: Pod, front: str, rounds: int, warm_up: int) -> list[Round
                 tokens[way] = await ways[way]()
                 seconds[way] = time.perf_counter() - begin
             if number >= warm_up:
-                measured.append(Round(*seconds, *tokens))
+                measured.append(Round(seconds[0], seconds[1], tokens[0], tokens[1]))
     judge.close()
     await server.close()
     return measured

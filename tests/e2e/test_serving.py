@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -63,7 +64,7 @@ def test_a_finished_jobs_model_gives_scores_by_the_printed_manifest(cluster: Con
     refused = serve_manifest(kubectl)
     assert (refused.returncode, "has not succeeded" in refused.stderr) == (1, True)
 
-    def status_at_the_end() -> dict | None:
+    def status_at_the_end() -> dict[str, Any] | None:
         status = kubectl.json("-n", namespace, "get", "r1rj", NAME).get("status", {})
         assert not watch.is_true(status, "Failed"), status["conditions"]
         return status if watch.is_true(status, "Succeeded") else None

@@ -2,18 +2,22 @@
 """The tiny model, taught in seconds to write one response, whatever it is asked."""
 
 import random
+import string
 from pathlib import Path
 
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from r1reward_trainer.render import Renderer
-from tests.integration.rollout.reference import MAX_PIXELS, MIN_PIXELS
+from tests.integration.rollout.reference import MAX_PIXELS, MIN_PIXELS, picture
 from tests.integration.rollout.tiny_model import build_model, build_processor
 
 TEMPLATE = "{question}|{answer1}|{answer2}"
-_STEPS = 800
-_WORDS = ("cat", "dog", "<b>", "two", "red", "is", "the", "a", "?", "!", "<script>", "x=1")
+_SIZES = ((56, 56), (84, 84), (28, 56))
+_STEPS = 550
+_BATCH = 6
+_LONGEST = 60
+_LETTERS = string.ascii_lowercase + "  " + string.printable[:95]
 
 
 def build_taught_model(folder: Path, response: str) -> Path:
@@ -27,16 +31,32 @@ def build_taught_model(folder: Path, response: str) -> Path:
         max_prompt_tokens=400,
     )
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).train()
-    answer = torch.tensor(renderer.response_ids(response))
+    answer = renderer.response_ids(response)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     rng = random.Random(0)
     rate = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=_STEPS)
     for _ in range(_STEPS):
-        prompt = _prompt(renderer, rng)
-        ids = torch.cat([prompt, answer])[None]
+        lengths = [rng.randint(1, _LONGEST) for _ in range(3)]
+        images = [picture(rng.randrange(256), *rng.choice(_SIZES))] if rng.random() < 0.5 else []
+        prompts = [
+            renderer.prompt(*(_text(rng, length) for length in lengths), images)
+            for _ in range(_BATCH)
+        ]
+        # A letter is a token, so that prompts of one step are equally long.
+        ids = torch.stack([torch.tensor(p.token_ids + answer) for p in prompts])
         labels = ids.clone()
-        labels[:, : len(prompt)] = -100
-        loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
+        labels[:, : -len(answer)] = -100
+        pixels: dict[str, torch.Tensor] = {}
+        if images:
+            pixels["pixel_values"] = torch.cat([p.pixel_values for p in prompts])
+            pixels["image_grid_thw"] = torch.cat([p.image_grid_thw for p in prompts])
+        loss = model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            mm_token_type_ids=(ids == renderer.image_token_id).int(),
+            labels=labels,
+            **pixels,
+        ).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -48,8 +68,5 @@ def build_taught_model(folder: Path, response: str) -> Path:
     return folder
 
 
-def _prompt(renderer: Renderer, rng: random.Random) -> torch.Tensor:
-    def text() -> str:
-        return " ".join(rng.choice(_WORDS) for _ in range(rng.randint(1, 12)))
-
-    return torch.tensor(renderer.prompt(text(), text(), text()).token_ids)
+def _text(rng: random.Random, length: int) -> str:
+    return "".join(rng.choice(_LETTERS) for _ in range(length))

@@ -2,8 +2,6 @@
 """`r1 scoring-front`: serves scores by the vLLM server beside it."""
 
 import argparse
-import os
-import signal
 from functools import partial
 from pathlib import Path
 
@@ -52,16 +50,19 @@ def serve(environment: Environment, given: argparse.Namespace) -> None:
 
     def fail(error: BaseException) -> None:
         failures.append(error)
-        os.kill(os.getpid(), signal.SIGTERM)
+        http.should_exit = True
 
-    uvicorn.run(
-        create_app(front, token, on_failure=fail),
-        host=given.host,
-        port=given.port,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=max(1, config.grace_period_seconds - 5),
+    http = uvicorn.Server(
+        uvicorn.Config(
+            create_app(front, token, on_failure=fail),
+            host=given.host,
+            port=given.port,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=max(1, config.grace_period_seconds - 5),
+        )
     )
+    http.run()
     if failures:
         raise failures[0]
 
