@@ -36,10 +36,10 @@ def build_taught_model(folder: Path, response: str) -> Path:
     rng = random.Random(0)
     rate = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=_STEPS)
     for _ in range(_STEPS):
-        lengths = [rng.randint(1, _LONGEST) for _ in range(3)]
+        one, two, three = (rng.randint(1, _LONGEST) for _ in range(3))
         images = [picture(rng.randrange(256), *rng.choice(_SIZES))] if rng.random() < 0.5 else []
         prompts = [
-            renderer.prompt(*(_text(rng, length) for length in lengths), images)
+            renderer.prompt(_text(rng, one), _text(rng, two), _text(rng, three), images)
             for _ in range(_BATCH)
         ]
         # A letter is a token, so that prompts of one step are equally long.
