@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scoring front as a process, beside a real vLLM server."""
 
+import asyncio
 import base64
 import subprocess
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from r1reward_trainer.render import chain
 from tests.cluster.processes import wait_until
 from tests.integration.rollout.reference import picture
 from tests.integration.scoring.conftest import AUTHORISED, REASONING, Pod
@@ -38,31 +40,32 @@ def test_the_model_is_asked_in_both_orders_and_says_how_sure_it_is(pod: Pod, fro
     assert not pair["ordersAgree"]
 
 
-def _nothing() -> None:
-    """There is no daemon to look at."""
-
-
-def aborted(pod: Pod) -> float:
-    """Prompts that vLLM has given up."""
+def figure(pod: Pod, name: str) -> float:
+    """One of vLLM's figures."""
     figures = httpx.get(f"{pod.server.url}/metrics", timeout=10).text.splitlines()
-    return sum(
-        float(line.rsplit(" ", 1)[1])
-        for line in figures
-        if line.startswith("vllm:request_success_total") and 'finished_reason="abort"' in line
-    )
+    return sum(float(line.rsplit(" ", 1)[1]) for line in figures if line.startswith(name + "{"))
 
 
 def test_a_client_that_leaves_ends_its_prompts_in_vllm(pod: Pod, front: str):
-    before = aborted(pod)
-    url = f"{front}/v1/score"
-    for seconds in (0.1, 0.2, 0.3, 0.4):  # until it is caught between rendering and the end
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(url, json=body("a cat", "a dog"), headers=AUTHORISED, timeout=seconds)
-        if aborted(pod) > before:
-            break
-    wait_until("vLLM gives up the prompts", lambda: aborted(pod) > before, 30, _nothing)
-    kept = httpx.get(f"{front}/metrics").text
-    assert "r1reward_scoring_in_flight 0.0" in kept
+    answers = [f"answer {n}" for n in range(8)]
+    whole = 8 * 7 * len(chain(1, REASONING))
+    before = figure(pod, "vllm:generation_tokens_total")
+
+    def running() -> bool:
+        return figure(pod, "vllm:num_requests_running") > 0
+
+    async def leave() -> None:
+        async with httpx.AsyncClient(timeout=120) as http:
+            url = f"{front}/v1/score"
+            asked = asyncio.create_task(http.post(url, json=body(*answers), headers=AUTHORISED))
+            while not await asyncio.to_thread(running):
+                assert not asked.done()
+            asked.cancel()
+
+    asyncio.run(leave())
+    wait_until("vLLM gives up the prompts", lambda: not running(), 60, pod.server.supervisor.check)
+    assert figure(pod, "vllm:generation_tokens_total") - before < whole / 2
+    assert "r1reward_scoring_in_flight 0.0" in httpx.get(f"{front}/metrics").text
 
 
 def test_a_front_whose_weights_are_not_the_jobs_ends_with_the_reason(pod: Pod):
