@@ -94,15 +94,15 @@ def _template(build: Build, options: ServingOptions, data: dict[str, str]) -> di
             environment.plain("R1_TOKEN_FILE", SERVING_TOKEN_PATH),
             server_token,
         ],
-        extra=servers.serving(build, Role.VERIFIER, SCORING_PORT, ready="/ready"),
+        extra=servers.serving(build, Role.EVALUATE, SCORING_PORT, ready="/ready"),
     )
     spec = pods.pod_spec(
         build,
         Role.ROLLOUT,
         [
             pods.container(build, Role.ROLLOUT, vllm, shared),
-            # On a CPU as the verifier is: its template fits.
-            pods.container(build, Role.VERIFIER, front, [*shared, token]),
+            # It renders prompts and asks, as evaluate's worker does: that template fits.
+            pods.container(build, Role.EVALUATE, front, [*shared, token]),
         ],
         [pods.container(build, Role.ROLLOUT, servers.fetch_model(build, [server_token]), shared)],
         [*shared, token],
