@@ -6,7 +6,7 @@ import asyncio
 import pytest
 
 from r1reward_trainer.render import chain
-from tests.bench.scoring import Round, measure, summarise
+from tests.bench.scoring import Round, measure, median_interval, summarise
 from tests.integration.scoring.conftest import REASONING, Pod
 
 pytestmark = pytest.mark.timeout(600)
@@ -27,3 +27,4 @@ def test_added_latency_is_taken_within_rounds_and_at_the_medians():
     assert found["added"]["p50"] == 0.1
     assert (found["addedAtP50"], found["met"]) == (0.2, False)
     assert found["tokensPerResponse"] == 5
+    assert median_interval(list(range(101))) == [40, 60]
