@@ -36,7 +36,7 @@ from tests.integration.rollout.servers import TOKEN
 from tests.integration.scoring.conftest import AUTHORISED, Pod, served_pod
 
 RESULT = Path("docs/results/scoring.json")
-ROUNDS, WARM_UP = 150, 6
+ROUNDS, WARM_UP = 60, 6
 IMAGE_SIZE = (640, 480)
 AIM = 0.10
 NO_CACHES = ("--no-enable-prefix-caching", "--mm-processor-cache-gb", "0")
