@@ -92,6 +92,10 @@ SEED ?=
 soak: env cluster-up ## an hour of random faults on small jobs (MINUTES=60, SEED=n)
 	$(RUN) -m tests.e2e.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+.PHONY: bench-scoring
+bench-scoring: env ## latency that the scoring front adds to bare vLLM
+	$(RUN) -m tests.bench.scoring
+
 .PHONY: bench-gpu
 bench-gpu: ## loss and a training step of a 3B model on one GPU; needs torch and transformers
 	PYTHONPATH=operator:trainer_image:. $$(test -x $(PY) && echo $(PY) || echo python3) -m tests.bench.gpu

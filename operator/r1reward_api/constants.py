@@ -26,6 +26,7 @@ LABEL_TRAINING_INDEX = "training.kubeflow.org/replica-index"
 
 ROLLOUT_PORT = 8000
 VERIFIER_PORT = 8080
+SCORING_PORT = 8080
 JUDGE_PORT = 8000
 RENDEZVOUS_PORT = 23456
 PROGRESS_PORT = 8082
@@ -44,6 +45,10 @@ PROGRESS_TOKEN_PATH = "/var/run/secrets/r1reward/progress/token"
 S3_CA_PATH = "/etc/r1reward/s3-ca/ca.crt"
 SCRATCH_PATH = "/scratch"
 MODEL_PATH = "/models"
+SERVER_TOKEN_PATH = "/models/server-token"
+"""Where a served model's vLLM finds the token of its own pod."""
+SERVING_TOKEN_PATH = "/var/run/secrets/r1reward/serving/token"
+"""Where the scoring front finds the token that its clients must have."""
 
 TERMINATION_MESSAGE_LIMIT = 3900
 """Bytes. The kubelet cuts at 4096; what is cut is no JSON any more."""

@@ -19,6 +19,7 @@ __all__ = [
     "network_policy",
     "run_config_map",
     "service",
+    "serving",
     "worker",
     "worker_pod",
 ]
@@ -37,6 +38,11 @@ def worker_pod(job: str, stage: Stage, attempt: int, index: int) -> str:
 def service(job: str, stage: Stage, attempt: int, role: Role) -> str:
     """Deployment and Service of a role in one attempt: `<job>-<stage>-<attempt>-<role>`."""
     return f"{worker(job, stage, attempt)}-{role}"
+
+
+def serving(job: str) -> str:
+    """All objects that serve a finished job's model: `<job>-serving`."""
+    return f"{job}-serving"
 
 
 def run_config_map(job: str, stage: Stage, attempt: int) -> str:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`r1reward-operator`: runs until SIGTERM."""
+"""`r1reward-operator`: runs until SIGTERM. `r1reward-operator serve-manifest JOB` only prints."""
 
 import logging
 import signal
 import sys
 import threading
 
+from r1reward_operator import serve_manifest
 from r1reward_operator.app import Operator
 from r1reward_operator.kube.client import KubeClient
 from r1reward_operator.settings import parse
@@ -13,6 +14,9 @@ from r1reward_operator.settings import parse
 
 def main() -> None:
     """Starts the operator and waits for a signal to end it."""
+    if sys.argv[1:2] == ["serve-manifest"]:
+        serve_manifest.main(sys.argv[2:])
+        return
     settings = parse(sys.argv[1:])
     logging.basicConfig(
         level=settings.log_level,

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.cluster import layout
@@ -53,14 +53,19 @@ def check(running: set[str]) -> None:
             "the local cluster mounts file systems and makes network namespaces: run as root "
             "(sudo make …), or use a cluster that you have (CLUSTER=current or CLUSTER=kind)"
         )
-    _install_packages()
+    install_packages(PACKAGES)
     lacks = [*_space(running), *_path(), *_namespaces(), *_ports(running), *_addresses()]
     if lacks:
         raise ClusterError("\n".join(lacks))
 
 
-def _install_packages() -> None:
-    missing = sorted({package for need, package in PACKAGES.items() if not _there(need)})
+def install_packages(packages: Mapping[str, str]) -> None:
+    """Installs the Debian packages whose commands (or files) are missing.
+
+    Raises:
+        ClusterError: without apt-get.
+    """
+    missing = sorted({package for need, package in packages.items() if not _there(need)})
     if not missing:
         return
     if shutil.which("apt-get") is None:

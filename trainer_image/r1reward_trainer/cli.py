@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`r1 <verb>`: the entry point of every container of the trainer image."""
+"""`r1 <verb>`: the entry point of every container of the trainer image, and of people."""
 
 import argparse
 import faulthandler
 import importlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -35,16 +36,22 @@ from r1reward_trainer.outcome import (
     run_of,
 )
 from r1reward_trainer.progress import ProgressReporter
+from r1reward_trainer.scoring import cli as scoring
 from r1reward_trainer.storage.s3 import Store
 from r1reward_trainer.validation import command as validation
 
 logger = logging.getLogger("r1")
+
+_SERVE_MANIFEST = "serve-manifest"
+_OPERATOR = "r1reward_operator"
 
 StageFunction = Callable[[RunConfig, StageContext], Outcome]
 
 
 def main() -> None:
     """Runs one verb and exits with its code."""
+    if sys.argv[1:2] == [_SERVE_MANIFEST]:
+        _become_operators_verb()
     parser = argparse.ArgumentParser(prog="r1", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     for stage in Stage:
@@ -52,6 +59,8 @@ def main() -> None:
     verbs.add_parser("verifier", help="serve rewards")
     verbs.add_parser("fetch-model", help="download the run's starting model into $R1_MODELS")
     validation.add_parser(verbs)
+    scoring.add_verbs(verbs)
+    verbs.add_parser(_SERVE_MANIFEST, help="print what serves a finished job's model")
     arguments = parser.parse_args()
 
     logging.basicConfig(
@@ -63,6 +72,8 @@ def main() -> None:
     if arguments.verb == "data":  # a person's own run, not a container's
         sys.exit(run_tool(lambda: validation.run(arguments)))
     environment = Environment.from_env()
+    if arguments.verb in scoring.VERBS:
+        sys.exit(run_tool(partial(scoring.run, environment, arguments)))
     supervise(environment.tail(arguments.verb), partial(_beside, environment, arguments.verb))
     faulthandler.enable()  # says where Python was when a library below it fails
     match arguments.verb:
@@ -77,6 +88,16 @@ def main() -> None:
         case stage:
             code = run_stage(Stage(stage), environment)
     sys.exit(code)
+
+
+def _become_operators_verb() -> NoReturn:
+    """serve-manifest is the operator's: another program, where it is installed."""
+    if importlib.util.find_spec(_OPERATOR) is None:
+        sys.exit(
+            "r1 serve-manifest: the operator's package is not installed here; it is in the "
+            "operator's image, as r1reward-operator serve-manifest"
+        )
+    os.execv(sys.executable, [sys.executable, "-m", _OPERATOR, *sys.argv[1:]])
 
 
 def _beside(environment: Environment, verb: str, tail: Tail) -> AbstractContextManager[Any]:

@@ -26,6 +26,8 @@ class Environment:
         models: folder of the model volume.
         rank, local_rank, world_size: as torchrun sets them.
         fetch_uri: model that fetch-model downloads instead of the stage's own.
+        server_token_file: where a served model is: file with the token of the vLLM server in its
+            pod, which fetch-model makes and only that pod knows.
     """
 
     run_config: Path
@@ -38,6 +40,7 @@ class Environment:
     local_rank: int
     world_size: int
     fetch_uri: str | None = None
+    server_token_file: Path | None = None
 
     @classmethod
     def from_env(cls) -> "Environment":
@@ -57,6 +60,9 @@ class Environment:
             local_rank=int(os.environ.get("LOCAL_RANK", "0")),
             world_size=int(os.environ.get("WORLD_SIZE", "1")),
             fetch_uri=os.environ.get("R1_FETCH_URI") or None,
+            server_token_file=path("R1_SERVER_TOKEN_FILE", "")
+            if os.environ.get("R1_SERVER_TOKEN_FILE")
+            else None,
         )
 
     def tail(self, verb: str) -> Path:

@@ -72,6 +72,32 @@ class Prompt:
     images: tuple[bytes, ...]
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Images of a question, decoded and made safe once for all prompts about them.
+
+    Attributes:
+        files: PNG or JPEG files with the pixels that are processed, in order.
+        sizes: tokens of each.
+    """
+
+    files: tuple[bytes, ...]
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ServedPrompt:
+    """A prompt as far as a server needs it, which processes the images itself.
+
+    Attributes:
+        token_ids: each image expanded to its tokens, which the server's must equal.
+        collapsed_ids: the same with one placeholder an image, as a server takes it.
+    """
+
+    token_ids: tuple[int, ...]
+    collapsed_ids: tuple[int, ...]
+
+
 def prompt_text(template: str | None, question: str, answer1: str, answer2: str) -> str:
     """The template with its slots filled, once: slots inside the fillings stay as they are."""
     fillings = {"question": question, "answer1": answer1, "answer2": answer2}
@@ -157,25 +183,48 @@ class Renderer:
             PromptTooLong: with the numbers.
             InvalidImage: for an image that cannot be used.
         """
-        text = prompt_text(self._template, question, answer1, answer2)
-        before, after = self._frame(len(images))
-        middle = self._text_ids(text)
         loaded = [load_image(data) for data in images]
         processed = [self._process(image) for image, _ in loaded]
-        sizes = [int(grid.prod()) // self._image_processor.merge_size**2 for _, grid in processed]
-        expanded = self._expand(before, sizes) + middle + after
-        if len(expanded) > self._max_prompt_tokens:
-            raise PromptTooLong(
-                f"the prompt has {len(expanded)} tokens, {sum(sizes)} of them for images; "
-                f"data.maxPromptTokens allows {self._max_prompt_tokens}"
-            )
+        sizes = [self._tokens(int(grid.prod())) for _, grid in processed]
+        ids = self._ids(question, answer1, answer2, sizes)
         return Prompt(
-            token_ids=expanded,
-            collapsed_ids=before + middle + after,
+            token_ids=ids.token_ids,
+            collapsed_ids=ids.collapsed_ids,
             pixel_values=torch.cat([self._no_pixels, *(pixels for pixels, _ in processed)]),
             image_grid_thw=torch.cat([_NO_GRID, *(grid for _, grid in processed)]),
             images=tuple(file for _, file in loaded),
         )
+
+    def pictures(self, images: Sequence[bytes]) -> Pictures:
+        """Loads images for `served_prompt`, without processing their pixels.
+
+        Raises:
+            InvalidImage: for an image that cannot be used.
+        """
+        loaded = [load_image(data) for data in images]
+        limits = {
+            "min_pixels": self._size["shortest_edge"],
+            "max_pixels": self._size["longest_edge"],
+        }
+        sizes = [
+            self._tokens(
+                self._image_processor.get_number_of_image_patches(
+                    image.height, image.width, images_kwargs=limits
+                )
+            )
+            for image, _ in loaded
+        ]
+        return Pictures(tuple(file for _, file in loaded), tuple(sizes))
+
+    def served_prompt(
+        self, question: str, answer1: str, answer2: str, pictures: Pictures
+    ) -> ServedPrompt:
+        """The tokens of `prompt` with the same images.
+
+        Raises:
+            PromptTooLong: with the numbers.
+        """
+        return self._ids(question, answer1, answer2, pictures.sizes)
 
     def response_ids(self, text: str) -> tuple[int, ...]:
         """A response as the model should write it, the end token appended."""
@@ -189,6 +238,21 @@ class Renderer:
         return self._tokenizer.decode(
             body, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
+
+    def _ids(self, question: str, answer1: str, answer2: str, sizes: Sequence[int]) -> ServedPrompt:
+        """The prompt's tokens, for images of so many tokens each."""
+        before, after = self._frame(len(sizes))
+        middle = self._text_ids(prompt_text(self._template, question, answer1, answer2))
+        expanded = self._expand(before, sizes) + middle + after
+        if len(expanded) > self._max_prompt_tokens:
+            raise PromptTooLong(
+                f"the prompt has {len(expanded)} tokens, {sum(sizes)} of them for images; "
+                f"data.maxPromptTokens allows {self._max_prompt_tokens}"
+            )
+        return ServedPrompt(expanded, before + middle + after)
+
+    def _tokens(self, patches: int) -> int:
+        return patches // self._image_processor.merge_size**2
 
     def _text_ids(self, text: str) -> tuple[int, ...]:
         return tuple(self._text_tokenizer.encode(text, add_special_tokens=False).ids)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -124,8 +124,10 @@ class RolloutServer:
 
 
 @contextmanager
-def rollout_server(folder: Path, model: Path) -> Iterator[RolloutServer]:
-    """A server with everything that the pod template gives it."""
+def rollout_server(
+    folder: Path, model: Path, extra_args: Sequence[str] = ()
+) -> Iterator[RolloutServer]:
+    """A server with everything that the pod template gives it, and further arguments."""
     plugin = install_plugin(folder / "plugin")
     (port,) = free(1)
     config = folder / "rollout.json"
@@ -143,7 +145,10 @@ def rollout_server(folder: Path, model: Path) -> Iterator[RolloutServer]:
                 "enforceEager": True,
                 "host": "127.0.0.1",
                 "port": port,
-                "extraArgs": ["--middleware", "tests.integration.rollout.routes.RouteList"],
+                "extraArgs": [
+                    *("--middleware", "tests.integration.rollout.routes.RouteList"),
+                    *extra_args,
+                ],
             }
         )
     )

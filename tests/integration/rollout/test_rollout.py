@@ -4,6 +4,7 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from r1reward_trainer.rollout import (
     GenerateRequest,
     IdentityRefused,
     PromptMismatch,
+    Sampling,
     ServerUnavailable,
     WeightFile,
     WeightsMisfit,
@@ -266,3 +268,35 @@ def test_a_restarted_server_is_brought_to_the_current_weights_before_any_prompt(
     site.server.kill()
     site.server.start()
     answers_as(site, site.other, other.version)
+
+
+def test_rivals_log_probs_are_the_models_own_greedy_or_sampled_in_one_batch(site: Site) -> None:
+    version = site.publisher.publish_folder(900, site.base.folder)
+    site.fleet.set_weights(version)
+    greedy = ask("greedy", "Which is better?", picture(200), n=1, temperature=0.0)
+    votes = ask("votes", "Which is better?", picture(200), n=3, temperature=0.7)
+    (first,) = site.fleet.generate([greedy.request])
+    place = 3
+    rivals = (first.completions[0].token_ids[place], 17)
+    watching = [
+        replace(a.request, sampling=replace(a.request.sampling, rival_ids=rivals))
+        for a in (greedy, votes)
+    ]
+    results = site.fleet.generate(watching)
+    assert results[0].completions[0].token_ids == first.completions[0].token_ids
+    compared = 0
+    for asked, result in zip((greedy, votes), results, strict=True):
+        scale = asked.request.sampling.temperature or 1.0  # greedy log-probs are those at 1
+        asked = replace(
+            asked, request=replace(asked.request, sampling=Sampling(12, temperature=scale))
+        )
+        for completion in result.completions:
+            sampled = [i for i, token in enumerate(completion.token_ids) if token in rivals]
+            assert list(completion.rivals) == sampled
+            for where, given in completion.rivals.items():
+                for rival, log_prob in zip(rivals, given, strict=True):
+                    told = (*completion.token_ids[:where], rival)
+                    expected = site.base.logprobs(asked, told)[where]
+                    assert log_prob == pytest.approx(float(expected), abs=TOLERANCE)
+                    compared += 1
+    assert compared >= 2

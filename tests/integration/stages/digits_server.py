@@ -9,7 +9,7 @@ import numpy as np
 
 from r1reward_trainer.render import Renderer, chain
 from tests.digits.rows import WORDS, decode, digits
-from tests.unit.rollout.protocol_server import Loop, ProtocolServer
+from tests.unit.rollout.protocol_server import Loop, ProtocolServer, log_probs
 
 _TOKENS_AN_IMAGE = 4
 
@@ -37,7 +37,7 @@ class DigitsServer(ProtocolServer):
                 {
                     "index": index,
                     "token_ids": ids,
-                    "logprobs": {"content": [{"token_id": i, "logprob": -0.1} for i in ids]},
+                    "logprobs": {"content": log_probs(ids, body, -0.1)},
                     "finish_reason": "stop",
                     "weight_versions": [{"version": self.version, "start": 0, "end": len(ids)}],
                 }

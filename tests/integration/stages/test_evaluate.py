@@ -141,6 +141,10 @@ def test_report_and_predictions_lie_under_the_jobs_name_too(chain: Chain):
         (name, ref.digest) for name, ref in chain.config().inputs.items()
     ]
     assert {c["name"] for c in report["curves"]} == {"reward/mean", "loss"}
+    # The base model's preference for the first place cancels over both orders; RL's is knowledge.
+    assert base["calibration"]["brier"]["value"] == 0.25
+    rl = report["models"]["rl"]["calibration"]
+    assert (rl["known"], rl["brier"]["value"] < 0.02) == (1.0, True)
 
 
 def latest(chain: Chain) -> dict[str, Any]:

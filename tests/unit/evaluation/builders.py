@@ -16,6 +16,9 @@ from r1reward_trainer.evaluation.predictions import (
     to_table,
 )
 
+LOG_ODDS = 2.0
+"""How sure the judges are of each verdict."""
+
 Says = Callable[[int, str, int], int | None]
 """Verdict by row position, order and sample."""
 
@@ -66,6 +69,7 @@ def _prediction(
         temperature=0.0 if sample == GREEDY else 1.0,
         response=f"<think>It is {position}.</think>{said}",
         verdict=verdict,
+        log_odds=None if verdict is None else LOG_ODDS * (3 - 2 * verdict),
         gold=gold_in_order(given.gold, order),
         tokens=10 + position % 3,
         truncated=False,

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report's figures, recomputed from the predictions with plain Python, in JSON and page."""
 
+import hashlib
 import json
+import math
 import re
 from collections import Counter, defaultdict
 from typing import Any
@@ -123,6 +125,39 @@ def test_gains_are_differences_of_the_accuracies_and_lie_in_their_interval(writt
         assert a["low"] < a["value"] < a["high"]
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_the_brier_score_is_that_of_the_log_odds_at_temperatures_of_other_rows(written, model):
+    predictions, figures, _ = written
+    rows = defaultdict(dict)
+    for p in of(predictions, model):
+        rows[p["row"]][p["order"]] = p
+    margins, folds = [], []
+    for orders in rows.values():
+        given, swapped = (orders[order]["log_odds"] or 0 for order in ("Given", "Swapped"))
+        margins.append((given - swapped) / 2 * (3 - 2 * orders["Given"]["gold"]))
+        digest = hashlib.sha256(orders["Given"]["row_id"].encode()).digest()
+        folds.append(int.from_bytes(digest[:8], "big") % 5)
+
+    def likelihood(temperature: float, rows: list[float]) -> float:
+        target = (len(rows) + 1) / (len(rows) + 2)
+        return sum(
+            -target * math.log1p(math.exp(-m / temperature))
+            - (1 - target) * math.log1p(math.exp(m / temperature))
+            for m in rows
+        )
+
+    grid = [0.1 * 1000 ** (i / 4000) * 10 ** (i / 4000) for i in range(4001)]
+    pairs = list(zip(margins, folds, strict=True))
+    best = {
+        fold: max(grid, key=lambda t: likelihood(t, [m for m, f in pairs if f != fold]))
+        for fold in set(folds)
+    }
+    errors = [1 / (1 + math.exp(m / best[f])) ** 2 for m, f in pairs]
+    assert figures["models"][model]["calibration"]["brier"]["value"] == pytest.approx(
+        mean(errors), rel=1e-2
+    )
+
+
 def test_mcnemar_counts_rows_that_one_model_alone_has_right_in_both_orders(written):
     predictions, figures, _ = written
     right = {
@@ -159,6 +194,11 @@ def test_the_page_shows_the_figures_of_the_json(written):
             expected[f"{model}/{name}"] = f"{f[camel]:.3f}"
         lengths = (f["tokensMean"], f["tokensMedian"], f["tokensP95"])
         expected[f"{model}/tokens"] = "{:.1f}, {:.0f}, {:.0f}".format(*lengths)
+        calibration = f["calibration"]
+        expected[f"{model}/brier"] = _interval(calibration["brier"])
+        for name in ("ece", "eceUncalibrated", "temperature", "known"):
+            snake = "ece_uncalibrated" if name == "eceUncalibrated" else name
+            expected[f"{model}/{snake}"] = f"{calibration[name]:.3f}"
         for vote in f["votes"]:
             expected[f"{model}/voting@{vote['k']}"] = _interval(vote["voting"])
             expected[f"{model}/any@{vote['k']}"] = _interval(vote["any"])

@@ -171,3 +171,18 @@ def test_a_template_that_puts_the_image_last_is_refused(processor, picture):
     )
     with pytest.raises(ConfigurationError, match="1 image placeholders before the text"):
         renderer.prompt("q", "a", "b", [picture()])
+
+
+@pytest.mark.parametrize("sizes", [[], [(60, 40)], [(28, 28), (333, 97)], [(1000, 5), (2, 900)]])
+def test_a_served_prompt_has_the_tokens_of_the_whole_one(renderer, picture, sizes):
+    files = [picture(size) for size in sizes]
+    whole = renderer.prompt("q", HOSTILE, "b", files)
+    pictures = renderer.pictures(files)
+    served = renderer.served_prompt("q", HOSTILE, "b", pictures)
+    assert (served.token_ids, served.collapsed_ids) == (whole.token_ids, whole.collapsed_ids)
+    assert pictures.files == whole.images
+
+
+def test_a_served_prompt_that_is_too_long_is_refused(renderer, picture):
+    with pytest.raises(PromptTooLong, match=r"tokens, 4 of them for images.*allows 2000"):
+        renderer.served_prompt("q", "a" * 2000, "b", renderer.pictures([picture((56, 56))]))

@@ -260,7 +260,7 @@ class ProtocolServer:
             return 400, {"error": "token 0 is refused"}
         self.generated.append(tuple(body["token_ids"]))
         tokens = self.sampled(body)
-        content = [{"token_id": token, "logprob": -0.5} for token in tokens]
+        content = log_probs(tokens, body, -0.5)
         return 200, {
             "prompt_token_ids": body["token_ids"],
             "choices": [
@@ -278,3 +278,17 @@ class ProtocolServer:
     def sampled(self, body: dict[str, Any]) -> list[int]:
         """The answer to a prompt."""
         return [7, 8]
+
+
+def log_probs(tokens: list[int], body: dict[str, Any], each: float) -> list[dict[str, Any]]:
+    """As a server answers them: of a sampled token ``each``, of other rivals two less."""
+    rivals = body["sampling_params"].get("logprob_token_ids", [])
+    return [
+        {
+            "token_id": token,
+            "logprob": each,
+            "top_logprobs": [{"token_id": token, "logprob": each}]
+            + [{"token_id": r, "logprob": each - 2} for r in rivals if r != token],
+        }
+        for token in tokens
+    ]

@@ -78,6 +78,37 @@ def test_a_request_without_images_and_seed_leaves_both_to_the_server() -> None:
     assert "seed" not in body["sampling_params"]
 
 
+def test_where_a_rival_is_sampled_the_log_probs_of_all_rivals_are_answered() -> None:
+    sampling = dataclasses.replace(REQUEST.sampling, rival_ids=(5, 4))
+    request = dataclasses.replace(REQUEST, sampling=sampling)
+    params = generate_body(request)["sampling_params"]
+    assert (params["logprobs"], params["logprob_token_ids"]) == (2, [5, 4])
+    top = [{"token_id": 4, "logprob": -0.5}, {"token_id": 5, "logprob": -1.0}]
+    content = [
+        {"token_id": 4, "logprob": -0.5, "top_logprobs": top},
+        {"token_id": 3, "logprob": -1.5, "top_logprobs": top},
+    ]
+    told = parse_generated(
+        request, answer(logprobs={"content": content}), server="s", version="1-2-a"
+    )
+    assert told.completions[0].rivals == {0: (-1.0, -0.5)}
+
+
+def test_a_rivals_log_prob_that_is_missing_is_a_broken_server() -> None:
+    sampling = dataclasses.replace(REQUEST.sampling, rival_ids=(5, 4))
+    content = [
+        {"token_id": 4, "logprob": -0.5, "top_logprobs": [{"token_id": 4, "logprob": -0.5}]},
+        {"token_id": 3, "logprob": -1.5, "top_logprobs": []},
+    ]
+    with pytest.raises(ServerUnavailable, match="malformed answer"):
+        parse_generated(
+            dataclasses.replace(REQUEST, sampling=sampling),
+            answer(logprobs={"content": content}),
+            server="s",
+            version="1-2-a",
+        )
+
+
 def test_an_image_that_is_neither_png_nor_jpeg_is_refused() -> None:
     with pytest.raises(ValueError, match="PNG or JPEG"):
         image_url(b"GIF89a")

@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, get_args
 
@@ -13,11 +13,11 @@ import pyarrow as pa
 from r1reward_api import gates as gates_in_summary
 from r1reward_api.base import ApiModel
 from r1reward_api.resource.job import Gate
-from r1reward_trainer.evaluation import benchmarks, metrics
+from r1reward_trainer.evaluation import benchmarks, metrics, probability
 from r1reward_trainer.evaluation.bootstrap import Estimate, bootstrap_gain, bootstrap_mean
 from r1reward_trainer.evaluation.gates import GateFigures, failures, judge_gates
 from r1reward_trainer.evaluation.mcnemar import mcnemar
-from r1reward_trainer.evaluation.predictions import Judgements, judgements
+from r1reward_trainer.evaluation.predictions import GREEDY, Judgements, judgements
 
 
 class Interval(ApiModel):
@@ -84,6 +84,40 @@ class BenchmarkFigures(ApiModel):
     """ACC+ of MM-RLHF-RewardBench."""
 
 
+class ReliabilityBin(ApiModel):
+    """Rows of nearly the same confidence."""
+
+    low: float
+    """Lower end of the confidence."""
+    high: float
+    """Upper end."""
+    rows: int
+    """How many."""
+    confidence: float
+    """Their mean confidence."""
+    accuracy: float
+    """Share of them that is right."""
+
+
+class Calibration(ApiModel):
+    """Whether the model is as often right as it is sure: over the probability that answer 1 is
+    better, of the greedy answers in both orders. Every row's temperature is fitted on other
+    rows."""
+
+    known: float
+    """Share of the answers whose verdict has log-odds; the others count as even odds."""
+    temperature: float
+    """Fitted on all rows, for use on other data: P = 1 / (1 + exp(-log_odds / temperature))."""
+    brier: Interval
+    """Mean squared error of the probability; 0.25 for one that knows nothing."""
+    ece: float
+    """Expected calibration error."""
+    ece_uncalibrated: float
+    """The same at temperature 1."""
+    bins: list[ReliabilityBin]
+    """Confidence against accuracy, rising; without empty bins."""
+
+
 class ModelFigures(ApiModel):
     """One model."""
 
@@ -113,6 +147,8 @@ class ModelFigures(ApiModel):
     """Its median."""
     tokens_p95: float
     """Its 95th percentile."""
+    calibration: Calibration | None = None
+    """None where no answer has log-odds."""
     votes: list[Voting]
     """Voting and any for each K above 1."""
     sources: list[SourceFigures]
@@ -243,6 +279,7 @@ def _model(judged: Judgements, rules: Rules) -> ModelFigures:
         tokens_mean=mean,
         tokens_median=median,
         tokens_p95=p95,
+        calibration=_calibration(judged, rules),
         votes=[
             Voting(
                 k=k,
@@ -256,6 +293,24 @@ def _model(judged: Judgements, rules: Rules) -> ModelFigures:
         ],
         sources=_sources(judged, by_row),
         benchmarks=_benchmarks(judged, by_row),
+    )
+
+
+def _calibration(judged: Judgements, rules: Rules) -> Calibration | None:
+    known = float(np.isfinite(judged.log_odds[:, :, GREEDY]).mean())
+    if not known:
+        return None
+    margins = metrics.margin_by_row(judged)
+    calibrated = margins / probability.cross_fitted(margins, judged.row_ids)
+    bins = probability.reliability(calibrated)
+    brier = bootstrap_mean(probability.brier_by_row(calibrated), rules.samples, rules.seed)
+    return Calibration(
+        known=known,
+        temperature=probability.fit_temperature(margins),
+        brier=Interval.of(brier),
+        ece=probability.expected_calibration_error(bins),
+        ece_uncalibrated=probability.expected_calibration_error(probability.reliability(margins)),
+        bins=[ReliabilityBin.model_validate(asdict(b)) for b in bins],
     )
 
 

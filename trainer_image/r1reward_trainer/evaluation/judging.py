@@ -8,6 +8,7 @@ from typing import Protocol
 
 from r1reward_trainer.data.rows import Row
 from r1reward_trainer.evaluation.predictions import GREEDY, ORDERS, Prediction, gold_in_order
+from r1reward_trainer.evaluation.probability import verdict_log_odds
 from r1reward_trainer.method.verdict import parse_verdict
 from r1reward_trainer.render import Prompt, PromptTooLong, Renderer
 from r1reward_trainer.rollout import Completion, GenerateRequest, GenerateResult, Sampling
@@ -76,7 +77,10 @@ def judge_rows(
     """
     questions = [q for position, row in rows for q in _questions(position, row, renderer)]
     stop = (renderer.end_token_id,)
-    requests = [r for number, q in enumerate(questions) for r in _requests(number, q, rules, stop)]
+    rivals = verdict_ids(renderer)
+    requests = [
+        r for number, q in enumerate(questions) for r in _requests(number, q, rules, stop, rivals)
+    ]
     answers: dict[int, list[Completion]] = {}
     for result in fleet.generate(requests):
         number = int(result.id.partition(":")[0])
@@ -88,6 +92,12 @@ def judge_rows(
             question, answers.get(number, []), model, weights, rules, renderer
         )
     ]
+
+
+def verdict_ids(renderer: Renderer) -> tuple[int, ...]:
+    """The tokens "1" and "2"; none where the tokenizer has no token of their own for them."""
+    digits = [renderer.response_ids(digit)[:-1] for digit in ("1", "2")]
+    return tuple(ids[0] for ids in digits) if all(len(ids) == 1 for ids in digits) else ()
 
 
 def in_order(row: Row, order: str) -> tuple[str, str]:
@@ -105,15 +115,19 @@ def _questions(position: int, row: Row, renderer: Renderer) -> Iterator[_Questio
 
 
 def _requests(
-    number: int, question: _Question, rules: AskingRules, stop: tuple[int, ...]
+    number: int,
+    question: _Question,
+    rules: AskingRules,
+    stop: tuple[int, ...],
+    rivals: tuple[int, ...],
 ) -> Iterator[GenerateRequest]:
     prompt = question.prompt
     if prompt is None:
         return
     longest = rules.max_new_tokens
-    kinds = [("greedy", Sampling(longest, temperature=0.0, stop_token_ids=stop))]
+    kinds = [("greedy", Sampling(longest, 0.0, stop_token_ids=stop, rival_ids=rivals))]
     if rules.votes:
-        votes = Sampling(longest, rules.temperature, n=rules.votes, stop_token_ids=stop)
+        votes = Sampling(longest, rules.temperature, rules.votes, stop, rivals)
         kinds.append(("votes", votes))
     for name, sampling in kinds:
         yield GenerateRequest(
@@ -143,6 +157,7 @@ def _predictions(
     for sample in range(1 + rules.votes):
         completion = completions[sample] if completions else None
         response = renderer.decode(completion.token_ids) if completion else ""
+        verdict = parse_verdict(response)
         yield Prediction(
             model=model,
             row=question.position,
@@ -152,7 +167,12 @@ def _predictions(
             sample=sample,
             temperature=0.0 if sample == GREEDY else rules.temperature,
             response=response,
-            verdict=parse_verdict(response),
+            verdict=verdict,
+            log_odds=(
+                verdict_log_odds(completion.token_ids, completion.rivals, renderer.decode)
+                if completion and verdict
+                else None
+            ),
             gold=gold_in_order(question.row.gold, question.order),
             tokens=len(completion.token_ids) if completion else 0,
             truncated=completion is not None and completion.finish_reason == "length",

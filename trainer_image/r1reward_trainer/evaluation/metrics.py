@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r1reward_trainer.evaluation.predictions import GREEDY, Judgements
+from r1reward_trainer.evaluation.probability import row_log_odds
 from r1reward_trainer.method.voting import any_correct, majority
 
 
@@ -57,6 +58,12 @@ def agreement_by_row(judged: Judgements) -> NDArray[np.float64]:
 def valid_by_row(judged: Judgements) -> NDArray[np.float64]:
     """[rows]: share of the two greedy answers that have a verdict."""
     return (judged.verdicts[:, :, GREEDY] > 0).mean(axis=1)
+
+
+def margin_by_row(judged: Judgements) -> NDArray[np.float64]:
+    """[rows]: log-odds of the better answer, mean over both orders, before calibration."""
+    log_odds = row_log_odds(judged.log_odds[:, :, GREEDY])
+    return np.where(judged.gold == 1, log_odds, -log_odds)
 
 
 def seeded_order(judged: Judgements, seed: int) -> float:

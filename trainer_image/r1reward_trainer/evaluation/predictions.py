@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the models answered: one record an answer, as rows of a Parquet table."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,6 +28,7 @@ SCHEMA = pa.schema(
         pa.field("temperature", pa.float32(), nullable=False),
         pa.field("response", pa.string(), nullable=False),
         pa.field("verdict", pa.int8()),
+        pa.field("log_odds", pa.float32()),
         pa.field("gold", pa.int8(), nullable=False),
         pa.field("correct", pa.bool_(), nullable=False),
         pa.field("tokens", pa.int32(), nullable=False),
@@ -44,6 +46,7 @@ FIGURE_COLUMNS = (
     "order",
     "sample",
     "verdict",
+    "log_odds",
     "gold",
     "tokens",
     "truncated",
@@ -65,6 +68,8 @@ class Prediction:
         temperature: at which it was sampled; 0 is greedy.
         response: the text without its end token.
         verdict: 1 or 2; None when the response has none.
+        log_odds: ln P("1") − ln P("2") where the verdict stands; None without a verdict, or
+            where it is no token of its own.
         gold: the number of the better answer in this order.
         tokens: of the response, its end token included.
         truncated: cut at the longest answer allowed.
@@ -80,6 +85,7 @@ class Prediction:
     temperature: float
     response: str
     verdict: int | None
+    log_odds: float | None
     gold: int
     tokens: int
     truncated: bool
@@ -111,6 +117,8 @@ class Judgements:
         sources: [rows].
         gold: [rows], int8, the better answer as the row gives it.
         verdicts: [rows, 2, samples], int8, axis 1 as ORDERS; 0 where there is no verdict.
+        log_odds: [rows, 2, samples], of 1 against 2 as numbered in the order; NaN where there
+            are none.
         tokens: [rows, 2, samples], int32.
         truncated: [rows, 2, samples], bool.
     """
@@ -119,6 +127,7 @@ class Judgements:
     sources: tuple[str, ...]
     gold: NDArray[np.int8]
     verdicts: NDArray[np.int8]
+    log_odds: NDArray[np.float64]
     tokens: NDArray[np.int32]
     truncated: NDArray[np.bool_]
 
@@ -168,6 +177,7 @@ def judgements(table: pa.Table, model: str) -> Judgements:
         sources=tuple(own["source"].take(first).to_pylist()),
         gold=np.where(order == 0, gold, 3 - gold).astype(np.int8)[first],
         verdicts=spread(own["verdict"].fill_null(0), np.int8),
+        log_odds=spread(own["log_odds"].fill_null(math.nan), np.float64),
         tokens=spread(own["tokens"], np.int32),
         truncated=spread(own["truncated"], np.bool_),
     )

@@ -118,6 +118,15 @@ class RolloutClient:
         async with self._control() as http:
             return PodLog.parse(await self._send(http, "GET", LOGS_PATH, self._timeouts.probe))
 
+    async def model_folder(self) -> str:
+        """The folder that the server was started with; raises ServerUnavailable."""
+        async with self._control() as http:
+            answer = await self._send(http, "GET", "/v1/models", self._timeouts.probe)
+        try:
+            return str(answer["data"][0]["root"])
+        except (KeyError, IndexError, TypeError):
+            raise ServerUnavailable(f"{self.address} names no model") from None
+
     @asynccontextmanager
     async def _control(self) -> AsyncIterator[httpcore.AsyncConnectionPool]:
         """A connection of its own: servers drop a connection after an error."""

@@ -2,7 +2,7 @@
 """The values that cross the boundary between a stage and its rollout servers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 FinishReason = Literal["stop", "length"]
@@ -14,13 +14,15 @@ class Sampling:
 
     There is no top-p, top-k or penalty: each of them makes the server's log-probs those of
     another distribution than the trainer's (top_p=0.9 shifts them by about 0.1), so the policy
-    is sampled as it is. ``temperature=0`` is greedy.
+    is sampled as it is. ``temperature=0`` is greedy. Where one of ``rival_ids`` is sampled, the
+    log-probs of all of them are answered: how close the choice among them was.
     """
 
     max_tokens: int
     temperature: float = 1.0
     n: int = 1
     stop_token_ids: tuple[int, ...] = ()
+    rival_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,16 @@ class GenerateRequest:
 class Completion:
     """One sampled answer.
 
-    ``logprobs[i]`` is the log-probability (natural, at the request's temperature) of
-    ``token_ids[i]``; both have the same length and include the end token.
+    ``logprobs[i]`` is the log-probability (natural, at the request's temperature, that of greedy
+    answers being 1) of ``token_ids[i]``; both have the same length and include the end token.
+    ``rivals`` has, by the place of each sampled token that is one of ``Sampling.rival_ids``, the
+    log-probs of all of these, in their order.
     """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
+    rivals: Mapping[int, tuple[float, ...]] = field(default_factory=dict[int, tuple[float, ...]])
 
 
 @dataclass(frozen=True, slots=True)

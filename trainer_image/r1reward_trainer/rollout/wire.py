@@ -4,7 +4,7 @@
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from r1reward_trainer.rollout.types import (
@@ -41,7 +41,7 @@ def generate_body(request: GenerateRequest) -> dict[str, Any]:
     """The body of ``POST /inference/v1/generate``.
 
     Token ids go in and come out, so that no server tokenises anything; ``logprobs: 0`` asks for
-    the sampled token's log-prob alone.
+    the sampled token's log-prob alone. With rivals, the server wants their number there.
     """
     sampling = request.sampling
     params: dict[str, Any] = {
@@ -49,9 +49,11 @@ def generate_body(request: GenerateRequest) -> dict[str, Any]:
         "temperature": sampling.temperature,
         "max_tokens": sampling.max_tokens,
         "stop_token_ids": list(sampling.stop_token_ids),
-        "logprobs": 0,
+        "logprobs": len(sampling.rival_ids),
         "detokenize": False,
     }
+    if sampling.rival_ids:
+        params["logprob_token_ids"] = list(sampling.rival_ids)
     if request.seed is not None:
         params["seed"] = request.seed
     body: dict[str, Any] = {
@@ -81,7 +83,8 @@ def parse_generated(
         versions = {
             span["version"] for choice in choices for span in choice["weight_versions"] or ()
         }
-        completions = tuple(_completion(choice) for choice in choices)
+        rivals = request.sampling.rival_ids
+        completions = tuple(_completion(choice, rivals) for choice in choices)
     except (KeyError, TypeError, ValueError) as error:
         raise ServerUnavailable(
             f"{server} gave a malformed answer ({type(error).__name__}: {error})"
@@ -106,7 +109,7 @@ def parse_generated(
     return GenerateResult(request.id, prompt, completions, version, server)
 
 
-def _completion(choice: Mapping[str, Any]) -> Completion:
+def _completion(choice: Mapping[str, Any], rivals: Sequence[int]) -> Completion:
     token_ids = tuple(int(token) for token in choice["token_ids"])
     content = choice["logprobs"]["content"]
     if tuple(item["token_id"] for item in content) != token_ids:
@@ -114,8 +117,20 @@ def _completion(choice: Mapping[str, Any]) -> Completion:
     if choice["finish_reason"] not in ("stop", "length"):
         raise ValueError(f"finish reason {choice['finish_reason']!r}")
     return Completion(
-        token_ids, tuple(float(item["logprob"]) for item in content), choice["finish_reason"]
+        token_ids,
+        tuple(float(item["logprob"]) for item in content),
+        choice["finish_reason"],
+        {
+            place: _rivals(content[place], rivals)
+            for place, token in enumerate(token_ids)
+            if token in rivals
+        },
     )
+
+
+def _rivals(item: Mapping[str, Any], rivals: Sequence[int]) -> tuple[float, ...]:
+    found = {one["token_id"]: float(one["logprob"]) for one in item["top_logprobs"]}
+    return tuple(found[token] for token in rivals)
 
 
 def update_info(weights: WeightVersion, presign: Callable[[str], str]) -> dict[str, Any]:

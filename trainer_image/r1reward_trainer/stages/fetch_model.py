@@ -2,10 +2,12 @@
 """fetch-model: init container of the rollout and judge servers.
 
 Puts the model that a server starts from into `$R1_MODELS/base`: the attempt's own starting
-model with every digest verified, or the one that R1_FETCH_URI names (the judge's).
+model with every digest verified, or the one that R1_FETCH_URI names (the judge's). For a model
+that is served to others it also makes the token between the pod's containers.
 """
 
 import logging
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +55,10 @@ def fetch_model(
         name = starting_model(config)
         logger.info("fetching %s of %s", name, config.inputs[name].stage)
         fetch_input(store, config, name, part)
-        leave_log_url(environment, store, config, Role.ROLLOUT)
+        if environment.server_token_file is None:
+            leave_log_url(environment, store, config, Role.ROLLOUT)
+        else:
+            make_token(environment.server_token_file)
     make_readable(part)
     part.rename(target)
 
@@ -83,6 +88,13 @@ def starting_model(config: RunConfig) -> str:
         Reason.INVALID_SPEC,
         f"stage {config.stage} with inputs {sorted(config.inputs)} has no model for its servers",
     )
+
+
+def make_token(path: Path) -> None:
+    """A token that nobody but this pod's containers can read; another one every time."""
+    path.unlink(missing_ok=True)
+    path.touch(0o600)
+    path.write_text(secrets.token_urlsafe(32), encoding="ascii")
 
 
 def make_readable(folder: Path) -> None:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands before every route of the verifier: the attempt's token and a limit on bodies."""
+"""What stands before every route of a service: the token and a limit on bodies."""
 
 import asyncio
 import base64
 import binascii
 import hmac
 import json
+from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,10 +22,18 @@ class Guard:
         token: accepted as a bearer token or as the password of Basic authentication (clients
             that can be given nothing but a URL put it there).
         max_body_bytes: longer bodies get 413.
+        open_paths: need no token.
     """
 
-    def __init__(self, app: ASGIApp, token: str, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: str,
+        max_body_bytes: int,
+        open_paths: Collection[str] = OPEN_PATHS,
+    ) -> None:
         self._app = app
+        self._open_paths = open_paths
         self._token = token.encode()
         self._max_body_bytes = max_body_bytes
 
@@ -37,8 +46,9 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        if scope["path"] not in OPEN_PATHS and not self._known(headers.get(b"authorization", b"")):
-            await _refuse(send, 401, "the attempt's token is needed as a bearer token")
+        given = headers.get(b"authorization", b"")
+        if scope["path"] not in self._open_paths and not self._known(given):
+            await _refuse(send, 401, "the token is needed as a bearer token")
             return
         try:
             async with asyncio.timeout(BODY_SECONDS):
@@ -48,7 +58,7 @@ class Guard:
             return
         if body is None:
             limit = self._max_body_bytes
-            await _refuse(send, 413, f"the body has more than {limit} bytes: send fewer samples")
+            await _refuse(send, 413, f"the body has more than {limit} bytes: send less at once")
             return
         read = False
 

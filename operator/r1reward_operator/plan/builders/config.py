@@ -14,17 +14,22 @@ BASE_MODEL_FOLDER = f"{MODEL_PATH}/base"
 
 
 def config_map(build: Build, has_rollout: bool) -> dict[str, Any]:
-    """Run configuration, and where the stage has rollout servers, theirs."""
-    data = {RUN_CONFIG_KEY: _text(build.config.to_wire())}
-    if has_rollout:
-        data[ROLLOUT_CONFIG_KEY] = _text(rollout_config(build))
+    """The ConfigMap of an attempt."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata(build, run_config_map(build.job, build.stage, build.attempt)),
         "immutable": True,
-        "data": data,
+        "data": config_data(build, has_rollout),
     }
+
+
+def config_data(build: Build, has_rollout: bool) -> dict[str, str]:
+    """Run configuration, and where there are rollout servers, theirs."""
+    data = {RUN_CONFIG_KEY: _text(build.config.to_wire())}
+    if has_rollout:
+        data[ROLLOUT_CONFIG_KEY] = _text(rollout_config(build))
+    return data
 
 
 def rollout_config(build: Build) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Security context, token mounting and host access are set here and nowhere else:
 no runtime and no job can loosen them (Pod Security level `restricted`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,11 +82,62 @@ def pod_template(
         uses_storage: whether a container reaches the object store.
         restart_policy: None for a Deployment's pods.
     """
+    config = run_config_map(build.job, build.stage, build.attempt)
+    shared = shared_volumes(build, role, config, uses_storage)
+    spec = pod_spec(
+        build,
+        role,
+        [container(build, role, main, [*shared, *volumes])],
+        [container(build, role, one, shared) for one in init],
+        [*shared, *volumes],
+        uses_storage,
+    )
+    if restart_policy is not None:
+        spec["restartPolicy"] = restart_policy
+    return {"metadata": {"labels": pod_labels(build, role, labels(build, role))}, "spec": spec}
+
+
+def pod_labels(build: Build, role: Role, own: Mapping[str, str]) -> dict[str, str]:
+    """Those of the role's template, and our own, which win."""
+    return {**build.template(role).labels, **own}
+
+
+def shared_volumes(build: Build, role: Role, config: str, uses_storage: bool) -> list[Volume]:
+    """What all containers of a pod mount.
+
+    Args:
+        build: what is built.
+        role: whose runtime template is taken.
+        config: the ConfigMap with the run configuration.
+        uses_storage: whether a container reaches the object store.
+    """
     template = build.template(role)
-    shared = [*_writable(template), _configuration(build, uses_storage), *_caches(template)]
+    configuration = _configuration(build, config, uses_storage)
+    return [*_writable(template), configuration, *_caches(template)]
+
+
+def pod_spec(
+    build: Build,
+    role: Role,
+    containers: list[dict[str, Any]],
+    init: list[dict[str, Any]],
+    volumes: Sequence[Volume],
+    uses_storage: bool,
+) -> dict[str, Any]:
+    """The pod around containers of `container`.
+
+    Args:
+        build: what is built.
+        role: whose runtime template says where the pod runs.
+        containers: which run beside each other.
+        init: which run before.
+        volumes: all that they mount.
+        uses_storage: whether a container reaches the object store.
+    """
+    template = build.template(role)
     spec: dict[str, Any] = {
-        "containers": [_container(build, role, main, [*shared, *volumes])],
-        "volumes": [v.spec for v in (*shared, *volumes)],
+        "containers": containers,
+        "volumes": [v.spec for v in volumes],
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
@@ -100,32 +151,34 @@ def pod_template(
         "terminationGracePeriodSeconds": template.termination_grace_period_seconds,
     }
     if init:
-        spec["initContainers"] = [_container(build, role, c, shared) for c in init]
-    if restart_policy is not None:
-        spec["restartPolicy"] = restart_policy
+        spec["initContainers"] = init
     account = build.spec.storage.service_account_name
     if uses_storage and account is not None:
         spec["serviceAccountName"] = account
     if build.runtime.images.pull_secrets:
         spec["imagePullSecrets"] = [s.to_wire() for s in build.runtime.images.pull_secrets]
-    spec |= _placement(template)
-    return {"metadata": {"labels": {**template.labels, **labels(build, role)}}, "spec": spec}
+    return spec | _placement(template)
 
 
 def attempt_token(build: Build) -> Volume:
     """The attempt's token, shared by its worker and its services."""
-    folder, name = ATTEMPT_TOKEN_PATH.rsplit("/", 1)
     secret = attempt_token_secret(build.job, build.config.job.uid, build.stage, build.attempt)
+    return token_volume("attempt-token", secret, ATTEMPT_TOKEN_PATH)
+
+
+def token_volume(name: str, secret: str, path: str) -> Volume:
+    """The key `token` of a Secret as a file."""
+    folder, file = path.rsplit("/", 1)
     return Volume(
         {
-            "name": "attempt-token",
+            "name": name,
             "secret": {
                 "secretName": secret,
                 "defaultMode": 0o440,
-                "items": [{"key": "token", "path": name}],
+                "items": [{"key": "token", "path": file}],
             },
         },
-        {"name": "attempt-token", "mountPath": folder, "readOnly": True},
+        {"name": name, "mountPath": folder, "readOnly": True},
     )
 
 
@@ -170,8 +223,7 @@ def _writable(template: RoleTemplate) -> list[Volume]:
     ]
 
 
-def _configuration(build: Build, uses_storage: bool) -> Volume:
-    name = run_config_map(build.job, build.stage, build.attempt)
+def _configuration(build: Build, name: str, uses_storage: bool) -> Volume:
     sources: list[dict[str, Any]] = [{"configMap": {"name": name}}]
     secret = build.spec.storage.secret_ref
     if uses_storage and secret is not None:
@@ -191,19 +243,26 @@ def _caches(template: RoleTemplate) -> list[Volume]:
     ]
 
 
-def _container(
-    build: Build, role: Role, container: Container, volumes: Sequence[Volume]
+def container(
+    build: Build, role: Role, given: Container, volumes: Sequence[Volume]
 ) -> dict[str, Any]:
+    """A container with the variables and resources of its role's template.
+
+    Args:
+        build: what is built.
+        role: whose runtime template is taken.
+        given: what sets it apart.
+        volumes: that it mounts.
+    """
     template = build.template(role)
-    given = container.resources or template.resources
     return {
-        "name": container.name,
-        "image": container.image,
+        "name": given.name,
+        "image": given.image,
         "imagePullPolicy": build.runtime.images.pull_policy,
-        "command": list(container.command),
-        "env": environment.merged(template.env, [_HOME, *container.env]),
+        "command": list(given.command),
+        "env": environment.merged(template.env, [_HOME, *given.env]),
         "volumeMounts": [v.mount for v in volumes],
-        "resources": container_resources(role, given),
+        "resources": container_resources(role, given.resources or template.resources),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -212,7 +271,7 @@ def _container(
             "capabilities": {"drop": ["ALL"]},
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        **container.extra,
+        **given.extra,
     }
 
 

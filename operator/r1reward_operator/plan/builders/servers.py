@@ -22,17 +22,28 @@ _PERIOD = 5
 
 
 def deployment(build: Build, role: Role, replicas: int, template: dict[str, Any]) -> dict[str, Any]:
+    """The Deployment of a role in an attempt."""
+    name = service(build.job, build.stage, build.attempt, role)
+    meta = workload_metadata(build, name, role)
+    return deployment_of(meta, role_labels(build, role), replicas, template, history=0)
+
+
+def deployment_of(
+    meta: dict[str, Any],
+    selector: dict[str, str],
+    replicas: int,
+    template: dict[str, Any],
+    history: int,
+) -> dict[str, Any]:
     """A Deployment that never has more pods than asked for: their GPUs are not there twice."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": workload_metadata(
-            build, service(build.job, build.stage, build.attempt, role), role
-        ),
+        "metadata": meta,
         "spec": {
             "replicas": replicas,
-            "revisionHistoryLimit": 0,
-            "selector": {"matchLabels": role_labels(build, role)},
+            "revisionHistoryLimit": history,
+            "selector": {"matchLabels": selector},
             "strategy": {
                 "type": "RollingUpdate",
                 "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1},
@@ -65,16 +76,25 @@ def service_of(build: Build, role: Role, port: int, headless: bool) -> dict[str,
     }
 
 
-def serving(build: Build, role: Role, port: int) -> dict[str, Any]:
-    """Port, probes on /health and drain of a server's container.
+def serving(
+    build: Build, role: Role, port: int, *, name: str = "http", ready: str = "/health"
+) -> dict[str, Any]:
+    """Port, probes and drain of a server's container.
 
     The start-up probe bears with a long load of the model; until it has passed, the
     liveness probe rests.
+
+    Args:
+        build: what is built.
+        role: whose runtime template says how long the start may take.
+        port: of the server.
+        name: of the port.
+        ready: path of the readiness probe; the others are at /health.
     """
     deadline = build.template(role).startup_deadline_seconds
     get = {"httpGet": {"path": "/health", "port": port}}
     return {
-        "ports": [{"name": "http", "containerPort": port}],
+        "ports": [{"name": name, "containerPort": port}],
         "startupProbe": {
             **get,
             "periodSeconds": _PERIOD,
@@ -82,7 +102,7 @@ def serving(build: Build, role: Role, port: int) -> dict[str, Any]:
             "failureThreshold": math.ceil(deadline / _PERIOD),
         },
         "readinessProbe": {
-            **get,
+            "httpGet": {"path": ready, "port": port},
             "periodSeconds": _PERIOD,
             "timeoutSeconds": 5,
             "failureThreshold": 2,

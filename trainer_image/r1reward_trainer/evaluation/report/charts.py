@@ -36,8 +36,10 @@ class Chart:
 
 
 def charts(figures: Figures, curves: Sequence[Curve]) -> list[Chart]:
-    """Accuracy, then the training curves there are."""
+    """Accuracy, reliability where there are probabilities, then the training curves there are."""
     drawn = [_accuracy(figures)]
+    if any(model.calibration for model in figures.models.values()):
+        drawn.append(_reliability(figures))
     for title, stage, names, label in (
         ("Reward over RL steps", "rl", _REWARDS, "reward"),
         ("RL loss", "rl", {"loss": "loss"}, "loss"),
@@ -79,6 +81,33 @@ def _accuracy(figures: Figures) -> Chart:
         "Accuracy on held-out rows",
         _uri(figure),
         f"Greedy accuracy over both orders with 95 % intervals: {said}. Dotted: chance.",
+    )
+
+
+def _reliability(figures: Figures) -> Chart:
+    figure, axes = _canvas("share right")
+    axes.plot([0.5, 1], [0.5, 1], color=_INK, linestyle=":", linewidth=1)
+    said: list[str] = []
+    for colour, (name, model) in zip(_COLOURS, figures.models.items(), strict=False):
+        if model.calibration is None:
+            continue
+        bins, most = model.calibration.bins, max(b.rows for b in model.calibration.bins)
+        x, y = [b.confidence for b in bins], [b.accuracy for b in bins]
+        axes.plot(x, y, color=colour, label=name, linewidth=1)
+        axes.scatter(x, y, [8 + 60 * b.rows / most for b in bins], color=colour, alpha=0.85)
+        said.append(
+            f"{name} "
+            + ", ".join(f"{b.confidence:.2f} → {b.accuracy:.2f} ({b.rows} rows)" for b in bins)
+        )
+    axes.set_xlim(0.48, 1.02)
+    axes.set_ylim(0, 1.05)
+    axes.set_xlabel("confidence", color=_INK)
+    axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
+    return Chart(
+        "Reliability",
+        _uri(figure),
+        f"Mean confidence and share of right rows by bin: {'; '.join(said)}. Dotted: perfectly "
+        "calibrated. Larger dots: more rows.",
     )
 
 

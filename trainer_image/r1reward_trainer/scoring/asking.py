@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whom `r1 score` asks: a scoring front, or a vLLM server itself."""
+
+import asyncio
+import random
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from r1reward_api.constants import ROLLOUT_PORT
+from r1reward_api.reasons import Reason
+from r1reward_trainer.api_key import bearer
+from r1reward_trainer.outcome import ConfigurationError, InfrastructureError, ProgramError
+from r1reward_trainer.retry_after import retry_after
+from r1reward_trainer.scoring.items import BadItem
+from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse
+
+T = TypeVar("T")
+
+_LONGEST_PAUSE = 60.0
+_CONNECT_SECONDS = 10.0
+_BUSY = frozenset({408, 429, 500, 502, 503, 504})
+
+
+class Busy(Exception):
+    """Not now. Worth another try after `seconds`, if that is known."""
+
+    def __init__(self, message: str, seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class Scorer(Protocol):
+    """Scores one request at a time, any number at once."""
+
+    async def weights(self) -> str:
+        """Digest of the weights that judge. Raises as `score`."""
+        ...
+
+    async def score(self, request: ScoreRequest) -> ScoreResponse:
+        """The scores.
+
+        Raises:
+            BadItem: the request cannot be scored.
+            Busy: not now.
+            StageError: never.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whom to ask; it can be sent to another process.
+
+    Attributes:
+        url: of the front or of vLLM.
+        token_file: with its token.
+        run_config: of the served job, where vLLM itself is asked; None for a front.
+        model: folder of the job's model, likewise.
+        temperature: of the calibration, likewise; a front has its own.
+        deadline_seconds: of a request.
+    """
+
+    url: str
+    token_file: Path
+    run_config: Path | None = None
+    model: Path | None = None
+    temperature: float = 1.0
+    deadline_seconds: float = 600.0
+
+    def token(self) -> str:
+        """The token.
+
+        Raises:
+            ConfigurationError: the file cannot be read.
+        """
+        try:
+            return self.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeError) as error:
+            raise ConfigurationError(
+                Reason.INVALID_SPEC, f"--token-file {self.token_file}: {error}"
+            ) from error
+
+
+@asynccontextmanager
+async def connected(target: Target) -> AsyncIterator[Scorer]:
+    """What scores, while the context lasts.
+
+    Raises:
+        ConfigurationError: the target makes no sense.
+    """
+    address = urlsplit(target.url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ConfigurationError(
+            Reason.INVALID_SPEC, f"{target.url} must look like http://host:port"
+        )
+    if target.run_config is None or target.model is None:
+        timeout = httpx.Timeout(target.deadline_seconds, connect=_CONNECT_SECONDS)
+        headers = bearer(target.token(), "--token-file")
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(
+            base_url=target.url.rstrip("/"),
+            headers=headers,
+            timeout=timeout,
+            limits=limits,
+            verify=ssl.create_default_context(),
+        ) as http:
+            yield _Front(http)
+        return
+    from r1reward_trainer.scoring.direct import server_itself  # torch, which fronts need not
+
+    async with server_itself(
+        target.run_config,
+        target.model,
+        (address.hostname, address.port or ROLLOUT_PORT),
+        target.token(),
+        target.deadline_seconds,
+        target.temperature,
+    ) as scorer:
+        yield scorer
+
+
+class _Front:
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def weights(self) -> str:
+        answer = await self._call("GET", "/v1/model", None)
+        return ModelInfo.model_validate_json(answer.content).weights
+
+    async def score(self, request: ScoreRequest) -> ScoreResponse:
+        answer = await self._call("POST", "/v1/score", request.model_dump_json(by_alias=True))
+        return ScoreResponse.model_validate_json(answer.content)
+
+    async def _call(self, method: str, path: str, body: str | None) -> httpx.Response:
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            answer = await self._http.request(method, path, content=body, headers=headers)
+        except httpx.TransportError as error:
+            raise Busy(f"{self._http.base_url}: {type(error).__name__} {error}") from error
+        if answer.status_code == 200:
+            return answer
+        told = f"{self._http.base_url} answers {answer.status_code}: {answer.text[:500]}"
+        if answer.status_code in _BUSY:
+            raise Busy(told, retry_after(answer.headers.get("retry-after")))
+        if answer.status_code in (413, 422):
+            raise BadItem(told)
+        if answer.status_code in (401, 403):
+            raise ConfigurationError(
+                Reason.CONFIGURATION_ERROR, f"{told}; is --token-file that of this front?"
+            )
+        raise ProgramError(Reason.PROGRAM_ERROR, told)
+
+
+async def patiently(call: Callable[[], Awaitable[T]], seconds: float) -> T:
+    """Tries again while the other side is busy, with growing pauses and jitter.
+
+    Args:
+        call: made again and again.
+        seconds: from the first failure to giving up.
+
+    Raises:
+        InfrastructureError: RolloutUnavailable, when it was busy for longer.
+    """
+    loop = asyncio.get_running_loop()
+    deadline: float | None = None
+    pause = 0.5
+    while True:
+        try:
+            return await call()
+        except Busy as error:
+            deadline = deadline or loop.time() + seconds
+            wait = min(error.seconds or pause, _LONGEST_PAUSE) * random.uniform(1.0, 1.5)
+            if loop.time() + wait > deadline:
+                raise InfrastructureError(
+                    Reason.ROLLOUT_UNAVAILABLE,
+                    f"no scores for {seconds:g} s, at last: {error}; what is done is kept, run the "
+                    "command again to go on",
+                ) from error
+            await asyncio.sleep(wait)
+            pause = min(2 * pause, _LONGEST_PAUSE)

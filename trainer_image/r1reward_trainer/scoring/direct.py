@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A vLLM server asked without a front: what the front does is done here."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from r1reward_api.reasons import Reason
+from r1reward_api.wire.runconfig import RunConfig
+from r1reward_trainer.images import InvalidImage
+from r1reward_trainer.outcome import ConfigurationError, ProgramError
+from r1reward_trainer.rollout import RolloutError, ServerUnavailable
+from r1reward_trainer.scoring.asking import Busy, Scorer
+from r1reward_trainer.scoring.items import BadItem
+from r1reward_trainer.scoring.judging import Unanswerable
+from r1reward_trainer.scoring.model import judge_of
+from r1reward_trainer.scoring.protocol import ScoreRequest, ScoreResponse
+from r1reward_trainer.scoring.server import ModelServer
+
+
+@asynccontextmanager
+async def server_itself(
+    run_config: Path,
+    model: Path,
+    address: tuple[str, int],
+    token: str,
+    deadline_seconds: float,
+    temperature: float,
+) -> AsyncIterator[Scorer]:
+    """What scores, while the context lasts.
+
+    Args:
+        run_config: file with the served job's run configuration.
+        model: folder of its model.
+        address: host and port of the server.
+        token: of the server.
+        deadline_seconds: of a prompt.
+        temperature: of the calibration.
+
+    Raises:
+        ConfigurationError: one of them makes no sense.
+    """
+    judge, server, digest = judge_of(
+        _run_config(run_config), model, *address, token, deadline_seconds, temperature
+    )
+    try:
+        yield _Server(judge.score, server, digest)
+    finally:
+        judge.close()
+        await server.close()
+
+
+def _run_config(path: Path) -> RunConfig:
+    try:
+        return RunConfig.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ConfigurationError(Reason.INVALID_SPEC, f"--run-config {path}: {error}") from error
+
+
+class _Server:
+    def __init__(
+        self,
+        score: Callable[[ScoreRequest], Awaitable[ScoreResponse]],
+        server: ModelServer,
+        digest: str,
+    ) -> None:
+        self._score = score
+        self._server = server
+        self._digest = digest
+
+    async def weights(self) -> str:
+        try:
+            await self._server.check()
+        except RolloutError as error:
+            raise Busy(str(error)) from error
+        return self._digest
+
+    async def score(self, request: ScoreRequest) -> ScoreResponse:
+        try:
+            return await self._score(request)
+        except (Unanswerable, InvalidImage) as error:
+            raise BadItem(str(error)) from error
+        except ServerUnavailable as error:
+            raise Busy(str(error)) from error
+        except RolloutError as error:
+            raise ProgramError(Reason.PROGRAM_ERROR, f"vLLM: {error}") from error

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scoring front as a value: what stands behind its routes."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from r1reward_trainer.rollout import ServerUnavailable
+from r1reward_trainer.scoring.judging import Judge, Unanswerable, calls
+from r1reward_trainer.scoring.metrics import ScoringMetrics
+from r1reward_trainer.scoring.places import Limits, Places
+from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse
+from r1reward_trainer.scoring.readiness import INTERVAL_SECONDS, Readiness
+from r1reward_trainer.scoring.server import ModelServer
+
+PROBE_SECONDS = 60.0
+
+
+class OutOfTime(Exception):
+    """The request's deadline has passed."""
+
+
+class Front:
+    """Scores within limits, while it is ready. For one event loop.
+
+    Args:
+        judge: scores.
+        server: what the judge asks.
+        verify: compares the weights with the job's; blocks, and raises when they are others.
+        limits: what is borne.
+        interval: seconds between two checks.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        server: ModelServer,
+        verify: Callable[[], None],
+        limits: Limits,
+        interval: float = INTERVAL_SECONDS,
+    ) -> None:
+        self.limits = limits
+        self.metrics = ScoringMetrics()
+        self._judge = judge
+        self._server = server
+        self._places = Places(limits.in_flight)
+        self.metrics.in_flight.set_function(lambda: self._places.taken)
+        self.readiness = Readiness(
+            lambda: asyncio.to_thread(verify), self._check, self.metrics.ready.set, interval
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        """What can be asked within the limits."""
+        info = self._judge.info
+        fits = max(n for n in range(2, info.max_answers + 1) if n == 2 or self._fits(n))
+        return info.model_copy(update={"max_answers": fits})
+
+    def _fits(self, answers: int) -> bool:
+        return calls(answers) <= self._places.total
+
+    async def score(self, request: ScoreRequest) -> ScoreResponse:
+        """Scores, or says at once why not.
+
+        Raises:
+            NotReady: the model is not there.
+            NoPlace: too much is under way.
+            Unanswerable, InvalidImage: the request asks for what cannot be done.
+            OutOfTime: the deadline passed.
+            RolloutError: the model failed meanwhile.
+        """
+        needed = calls(len(request.answers))
+        if needed > self._places.total:
+            raise Unanswerable(
+                f"{len(request.answers)} answers need {needed} prompts at once; this front bears "
+                f"{self._places.total}"
+            )
+        self.readiness.require()
+        begin = time.monotonic()
+        try:
+            with self._places.take(needed):
+                async with asyncio.timeout(self.limits.deadline_seconds):
+                    response = await self._judge.score(request)
+        except TimeoutError:
+            seconds = self.limits.deadline_seconds
+            raise OutOfTime(f"the model has not answered in {seconds:g} s") from None
+        except ServerUnavailable as error:
+            self.readiness.lost(error)
+            raise
+        self.metrics.note(response, time.monotonic() - begin)
+        return response
+
+    async def watch(self) -> None:
+        """Keeps the readiness up to date, for ever."""
+        await self.readiness.watch()
+
+    async def close(self) -> None:
+        """Ends connections and threads."""
+        self._judge.close()
+        await self._server.close()
+
+    async def _check(self) -> None:
+        await self._server.check()
+        if self._places.taken:
+            return  # what is under way will tell, and a probe would wait behind it
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self._judge.probe()
+        except TimeoutError:
+            raise ServerUnavailable(f"the model wrote no token in {PROBE_SECONDS:g} s") from None

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`r1 score`: scores a file's pairs or groups."""
+
+import argparse
+import json
+import signal
+import sys
+from typing import NoReturn
+
+from r1reward_api.reasons import Reason
+from r1reward_trainer.outcome import ConfigurationError, Interrupted
+from r1reward_trainer.scoring.asking import Target
+from r1reward_trainer.scoring.batch import Options, score_files
+
+
+def score(given: argparse.Namespace) -> None:
+    """Scores, and prints the summary.
+
+    Raises:
+        StageError: as `score_files`; Interrupted by a signal.
+    """
+    if given.vllm and not (given.run_config and given.model):
+        raise ConfigurationError(
+            Reason.INVALID_SPEC,
+            "--vllm needs --run-config (run.json of the ConfigMap that serve-manifest prints) and "
+            "--model (folder of the job's weights, whose processor is read)",
+        )
+    target = Target(
+        url=given.vllm or given.front,
+        token_file=given.token_file,
+        run_config=given.run_config if given.vllm else None,
+        model=given.model if given.vllm else None,
+        temperature=given.temperature,
+        deadline_seconds=given.deadline_seconds,
+    )
+    options = Options(
+        target=target,
+        output=given.output,
+        concurrency=given.concurrency,
+        processes=given.processes,
+        max_bad_rows=given.max_bad_rows,
+        patience_seconds=given.patience_seconds,
+    )
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
+    summary = score_files(given.input, options)
+    sys.stdout.write(json.dumps(summary, indent=1) + "\n")
+
+
+def _interrupt(number: int, _: object) -> NoReturn:
+    raise Interrupted("interrupted; what was scored is kept, run the command again to go on")
