@@ -81,6 +81,7 @@ def semantic_fields(spec: R1RewardJobSpec, serving: ModelServing, stage: Stage) 
                 "data": data,
                 "model": semantic(spec.model),
                 "chains": chains,
+                "sets": [semantic(one) for one in spec.evaluate.sets],
                 "imagesPerPrompt": serving.images_per_prompt,  # rows with more are bad rows
             }
         case Stage.ANNOTATE:
@@ -95,7 +96,10 @@ def semantic_fields(spec: R1RewardJobSpec, serving: ModelServing, stage: Stage) 
             own.pop("rows", None)  # its rows are an input
             return {"rl": own, "prompt": prompt, "serving": held}
         case Stage.EVALUATE:
-            return {"evaluate": semantic(spec.evaluate), "prompt": prompt, "serving": held}
+            own = semantic(spec.evaluate)
+            # Their rows are inputs; the format says by which rules a set is scored.
+            own["sets"] = [{"name": s.name, "format": s.format} for s in spec.evaluate.sets]
+            return {"evaluate": own, "prompt": prompt, "serving": held}
 
 
 def semantic(model: BaseModel) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chain: which stages a job has, what each reads and what each leaves.
 
-    prepare   -> model, train, heldout, chains (only with sft.chains), quality
+    prepare   -> model, train, heldout, chains (only with sft.chains), quality,
+                 set-<name> for each of evaluate.sets
     annotate  -> sft, rl
     sft       -> weights, metrics
     rl        -> weights, metrics
@@ -50,8 +51,8 @@ def stages_of(spec: R1RewardJobSpec) -> tuple[Stage, ...]:
 def sources_of(spec: R1RewardJobSpec, stage: Stage) -> dict[str, Source]:
     """What a stage reads, by the name under which it reads it.
 
-    annotate: rows. sft: model, chains. rl: model, rows. evaluate: heldout, base
-    and, of the stages that ran, sft, rl (weights) and sftMetrics, rlMetrics.
+    annotate: rows. sft: model, chains. rl: model, rows. evaluate: heldout, set-<name> for each
+    set, base and, of the stages that ran, sft, rl (weights) and sftMetrics, rlMetrics.
     """
     base = Source(Stage.PREPARE, "model")
     trained = Source(Stage.SFT, "weights") if spec.sft else base
@@ -72,8 +73,14 @@ def sources_of(spec: R1RewardJobSpec, stage: Stage) -> dict[str, Source]:
             return _evaluated(spec, base)
 
 
+def set_output(name: str) -> str:
+    """The output of prepare, and the input of evaluate, that holds an evaluation set."""
+    return f"set-{name}"
+
+
 def _evaluated(spec: R1RewardJobSpec, base: Source) -> dict[str, Source]:
-    sources = {"heldout": Source(Stage.PREPARE, "heldout")}
+    names = ["heldout", *(set_output(one.name) for one in spec.evaluate.sets)]
+    sources = {name: Source(Stage.PREPARE, name) for name in names}
     if "Base" in spec.evaluate.models:
         sources["base"] = base
     if spec.sft is not None and "SFT" in spec.evaluate.models:

@@ -5,7 +5,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from r1reward_api.base import MUTABLE, OPERATIONAL, ApiModel, DnsName, ObjectUri, Rule
+from r1reward_api.base import (
+    MUTABLE,
+    OPERATIONAL,
+    ApiModel,
+    DnsName,
+    ObjectUri,
+    Rule,
+    in_words,
+)
 from r1reward_api.constants import API_VERSION, Role
 from r1reward_api.resource.common import (
     EnvVar,
@@ -21,6 +29,8 @@ from r1reward_api.resource.common import (
 )
 from r1reward_api.resource.status import R1RewardJobStatus
 from r1reward_api.resource.training import Replicas, RlSpec, Seed, SftSpec
+
+_SET_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 
 class RuntimeRef(ApiModel):
@@ -62,11 +72,100 @@ class StorageSpec(ApiModel):
     )
 
 
+ColumnName = Annotated[str, Field(min_length=1, max_length=253)]
+Format = Literal[
+    "Plain",
+    "R1Reward",
+    "VLRewardBench",
+    "VLRewardBenchRelease",
+    "MMRLHFRewardBench",
+    "MultimodalRewardBench",
+    "RLAIFV",
+    "VLFeedback",
+    "POVID",
+    "WildVision",
+]
+
+
+class Columns(ApiModel):
+    """Where the rows have what is needed, by its name here. A name that is left out stands for
+    the column of the same name."""
+
+    question: ColumnName | None = None
+    """What was asked about the images."""
+    answer1: ColumnName | None = None
+    """One answer."""
+    answer2: ColumnName | None = None
+    """The other answer."""
+    gold: ColumnName | None = None
+    """The better answer, 1 or 2."""
+    chosen: ColumnName | None = None
+    """The better answer, for rows that have no gold; needs rejected."""
+    rejected: ColumnName | None = None
+    """The worse answer."""
+    images: ColumnName | None = None
+    """One image or a list of them: encoded files, base64 or paths."""
+    id: ColumnName | None = None
+    """Name of the row; without such a column it is made from the file's name and the line."""
+    source: ColumnName | None = None
+    """Name of the data set, for the report."""
+    category: ColumnName | None = None
+    """What evaluation groups the rows by."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.chosen) == has(self.rejected)",
+            "give chosen and rejected together",
+        ),
+        Rule(
+            "!has(self.chosen) || !(has(self.answer1) || has(self.answer2) || has(self.gold))",
+            "give either chosen and rejected, or answer1, answer2 and gold",
+        ),
+    )
+
+
 class PreferenceSource(ApiModel):
     """Preference data."""
 
     uri: ObjectUri
-    """s3://bucket/prefix/*.parquet or *.jsonl; `*` matches within a folder."""
+    """s3://bucket/prefix/*.parquet, *.jsonl, *.json or *.csv; `*` matches within a folder."""
+    format: Format = "Plain"
+    """What the rows look like. Plain: the columns of this project, or as `columns` says.
+    R1Reward: the RL rows of the R1-Reward release. VLRewardBench: the official Parquet file.
+    VLRewardBenchRelease and MMRLHFRewardBench: the JSONL files of the R1-Reward release.
+    MultimodalRewardBench: all_data.json. RLAIFV, VLFeedback, POVID, WildVision: as those data
+    sets are published."""
+    columns: Columns | None = None
+    """Names of the columns, for Plain."""
+    image_prefix: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """What the paths of the images begin with where it stands for the folder of their file, such
+    as /data/images/. Without it, an absolute path is found by its last parts if only one file can
+    be meant."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.columns) || !has(self.format) || self.format == 'Plain'",
+            "columns are for format Plain: leave one of the two out",
+        ),
+    )
+
+
+SetName = Annotated[
+    str,
+    Field(min_length=1, max_length=32, pattern=_SET_NAME),
+    in_words(
+        _SET_NAME,
+        "must have lower-case letters, digits and '-', such as vl-rewardbench",
+    ),
+    Rule("self != 'heldout'", "heldout is what the held-out rows are called: choose another name"),
+]
+
+
+class EvaluationSet(PreferenceSource):
+    """Rows that are judged and never trained on."""
+
+    name: SetName
+    """What the report calls it."""
 
 
 class Holdout(ApiModel):
@@ -98,6 +197,12 @@ class DataSpec(ApiModel):
     """Bad rows are quarantined; more than this many fail the job."""
     seed: Seed = 0
     """Balances which answer stands first."""
+    both_orders: bool = False
+    """Has every training row twice, once with either answer first. Held-out rows and evaluation
+    sets stay as they are."""
+    contamination: Literal["Report", "Remove"] = "Report"
+    """What happens to training rows that share an image or a text with held-out rows or
+    evaluation sets. Report: the quality report names them. Remove: they are left out as well."""
     prompt_template: (
         Annotated[
             str,
@@ -180,6 +285,9 @@ class Gate(ApiModel):
 class EvaluateSpec(ApiModel):
     """Evaluation on the held-out rows: base, SFT and RL weights in turn, both answer orders."""
 
+    sets: Annotated[list[EvaluationSet], Field(max_length=16)] = []
+    """Further rows that are judged, such as benchmarks. Nothing is downloaded from elsewhere: they
+    lie in the store of `storage`."""
     votes: Annotated[list[Annotated[int, Field(ge=1, le=999)]], Field(max_length=8)] = [1, 5]
     """Voting@K and any@K for each K; 1 is the greedy answer."""
     max_rows: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
@@ -209,6 +317,10 @@ class EvaluateSpec(ApiModel):
             "!has(self.gates) || self.gates.all(g, !has(g.notWorseThan) || "
             "g.notWorseThan in self.models)",
             "a gate's notWorseThan must be one of evaluate.models: add it there",
+        ),
+        Rule(
+            "!has(self.sets) || self.sets.all(s, self.sets.exists_one(t, t.name == s.name))",
+            "two of evaluate.sets have the same name: rename one",
         ),
     )
 

@@ -128,7 +128,7 @@ class StageStatus(ApiModel):
     """Objects of the current attempt."""
     pods: Annotated[dict[str, str], Field(max_length=1024)] = {}
     """UIDs of the worker's pods by name: a changed UID ends the attempt."""
-    outputs: Annotated[dict[str, OutputRef], Field(max_length=16)] = {}
+    outputs: Annotated[dict[str, OutputRef], Field(max_length=32)] = {}
     """What it left in storage, by name."""
     reason: Annotated[str, Field(max_length=128)] | None = None
     """Why the last attempt ended, as one word."""

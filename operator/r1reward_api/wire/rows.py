@@ -23,3 +23,8 @@ ANNOTATION_COLUMNS: dict[str, str] = {
 }
 """Added by annotate. `response` is the whole `<think>…</think><answer>k</answer>`, empty when
 the teacher was never right; `attempts` is the attempt that was right, 0 for never."""
+
+SET_COLUMNS: dict[str, str] = {"item": "string", "category": "string"}
+"""Added to the rows of an evaluation set. `item` is the benchmark's own id, which need not be
+unique (`id` is); `category` its category, or the path of the image or video where the benchmark
+takes the category from that."""

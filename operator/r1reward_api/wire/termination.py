@@ -84,7 +84,7 @@ class Termination(ApiModel):
 
     def encode(self) -> str:
         """JSON within the limit; cuts the message, then leaves out the last cached stages (they
-        find their results themselves), never the rest of the structure.
+        find their results themselves), then the sizes of outputs, never the rest of the structure.
 
         Raises:
             ValueError: when it is too long even so.
@@ -97,6 +97,9 @@ class Termination(ApiModel):
             text = _compact(wire)
         while len(text.encode()) > TERMINATION_MESSAGE_LIMIT and wire["cached"]:
             wire["cached"].pop()
+            text = _compact(wire)
+        if len(text.encode()) > TERMINATION_MESSAGE_LIMIT:
+            wire["outputs"] = {n: {"digest": o.digest} for n, o in self.outputs.items()}
             text = _compact(wire)
         if len(text.encode()) > TERMINATION_MESSAGE_LIMIT:
             raise ValueError(

@@ -10,7 +10,7 @@ from r1reward_api.constants import Stage
 from r1reward_api.keys import planned_key
 from r1reward_api.reasons import Reason
 from r1reward_trainer.codedigest import code_digests
-from r1reward_trainer.data.rows import Row, open_annotated, open_rows, write_rows
+from r1reward_trainer.data.rows import Row, open_annotated, open_rows, open_set, write_rows
 from r1reward_trainer.outcome import ConfigurationError, Interrupted
 from r1reward_trainer.stages import prepare
 from r1reward_trainer.storage.outputs import find, publish, upload_output
@@ -155,6 +155,61 @@ def test_ones_own_chains_are_checked_and_kept_apart_from_the_held_out_images(
     assert {r.images for r in kept}.isdisjoint({r.images for r in heldout})
     assert len(kept) + len(heldout) == len(ROWS)
     assert all(f"<answer>{r.gold}</answer>" in r.response for r in kept)
+
+
+def test_each_evaluation_set_is_imported_with_the_benchmarks_ids_and_categories(
+    workplace: Workplace, spec: dict[str, Any]
+) -> None:
+    images = workplace.open_store(f"{workplace.root}/bench")
+    for number in range(4):
+        images.put(f"mcq/{number}.png", ROWS[4 * number].images[0])
+        images.put(f"video/clip/frame_{number + 8}.png", ROWS[4 * number].images[0])
+    pair = {"prompt": "Which word?", "chosen": "two", "rejected": "three"}
+    lines = [{"id": "a", "image": f"mcq/{number}.png", **pair} for number in range(3)]
+    lines.append({"id": "b", "video": "video/clip", **pair})
+    put_jsonl(workplace, "bench/bench.jsonl", lines)
+    sets = [
+        {
+            "name": "mm-rlhf",
+            "uri": f"{workplace.root}/bench/bench.jsonl",
+            "format": "MMRLHFRewardBench",
+        }
+    ]
+    spec = {**spec, "evaluate": {**spec["evaluate"], "sets": sets}}
+    config = workplace.config(spec, Stage.PREPARE)
+    serving = config.serving.model_copy(update={"images_per_prompt": 2})
+    config = config.model_copy(update={"serving": serving})
+    outcome = prepare.run(config, workplace.context(Stage.PREPARE))
+
+    rows = list(open_set(output(workplace, outcome.manifest, "set-mm-rlhf")))
+    assert [(r.id, r.item, r.category) for r in rows] == [
+        ("a#0", "a", "mcq/0.png"),
+        ("a#1", "a", "mcq/1.png"),
+        ("a#2", "a", "mcq/2.png"),
+        ("b#3", "b", "video/clip"),
+    ]
+    assert [(r.answer1, r.answer2)[r.gold - 1] for r in rows] == ["two"] * 4
+    assert sorted(r.gold for r in rows) == [1, 1, 2, 2]
+    assert rows[3].images == (ROWS[0].images[0], ROWS[12].images[0])  # frames 8 and 11
+    known = {Stage.PREPARE: outcome.manifest}
+    evaluate = workplace.config(spec, Stage.EVALUATE, known)
+    assert evaluate.inputs["set-mm-rlhf"].digest == outcome.manifest.outputs["set-mm-rlhf"].digest
+
+    images.put("mcq/0.png", ROWS[8].images[0])
+    again = prepare.run(config, workplace.context(Stage.PREPARE))
+    assert not again.cache_hit, "an image beside the set was changed"
+    same = ("train", "heldout", "model")
+    digests = [{n: o.manifest.outputs[n].digest for n in same} for o in (outcome, again)]
+    assert digests[0] == digests[1], "a set changes nothing that is trained on"
+
+
+def test_a_bad_row_of_an_evaluation_set_is_told_by_the_sets_name(
+    workplace: Workplace, spec: dict[str, Any]
+) -> None:
+    put_jsonl(workplace, "bench/own.jsonl", [record(ROWS[0]), record(ROWS[4], gold=3)])
+    sets = [{"name": "own", "uri": f"{workplace.root}/bench/own.jsonl"}]
+    with pytest.raises(ConfigurationError, match=r"evaluate\.sets own: 1 of 2 rows are bad"):
+        run(workplace, {**spec, "evaluate": {**spec["evaluate"], "sets": sets}})
 
 
 def test_a_model_that_cannot_be_trained_is_refused_before_any_row_is_read(

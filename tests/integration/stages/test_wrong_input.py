@@ -79,7 +79,7 @@ def quarantine(workplace: Workplace, message: str) -> list[dict[str, Any]]:
     [
         ("absent/*.parquet", None, ["data.preferences", "no object matches", "`*` stands for"]),
         ("empty/x.jsonl", b"", ["data.preferences", "no rows in 1 files", "write rows"]),
-        ("wrong/x.csv", b"id,question\n1,x\n", ["neither .parquet nor .jsonl", "the suffix"]),
+        ("wrong/x.tsv", b"id\tquestion\n1\tx\n", ["none of .parquet, .jsonl", "the suffix"]),
         ("broken/x.parquet", b"PAR1 no more", ["cannot be read as Parquet", "write it anew"]),
     ],
 )

@@ -14,7 +14,7 @@ from r1reward_api.constants import TERMINATION_MESSAGE_LIMIT, Role, Stage
 from r1reward_api.keys import planned_key, semantic, stage_key
 from r1reward_api.resource.job import R1RewardJobSpec
 from r1reward_api.resource.runtime import ModelServing
-from r1reward_api.stages import key_inputs, sources_of, stages_of
+from r1reward_api.stages import Source, key_inputs, sources_of, stages_of
 from r1reward_api.wire.manifest import FileEntry, tree_digest
 from r1reward_api.wire.termination import BriefOutput, CachedStage, Termination
 
@@ -207,6 +207,53 @@ def test_prepare_can_name_a_whole_chain_as_cached_within_the_limit():
         outputs=brief(Stage.PREPARE), code={s.value: "0" * 32 for s in Stage}, cached=cached,
     )  # fmt: skip
     assert Termination.decode(message.encode()) == message
+
+
+def test_prepare_can_name_as_many_evaluation_sets_as_a_job_may_have():
+    names = ["model", "train", "heldout", "chains", "quality"]
+    names += [f"set-{'s' * 30}{n:02}" for n in range(16)]
+    outputs = {n: BriefOutput(digest=DIGEST, bytes=10**11, rows=10**6) for n in names}
+    message = Termination(
+        stage=Stage.PREPARE, attempt=10, outcome="Succeeded", key="0" * 64,
+        run=f"runs/{'u' * 36}/attempt-10", outputs=outputs,
+        code={s.value: "0" * 32 for s in Stage},
+        summary={"trainRows": "1" * 9, "heldoutRows": "1" * 9, "badRows": "1" * 9},
+    )  # fmt: skip
+    text = message.encode()
+    assert len(text.encode()) <= TERMINATION_MESSAGE_LIMIT
+    again = Termination.decode(text)
+    assert again is not None
+    assert {n: o.digest for n, o in again.outputs.items()} == dict.fromkeys(names, DIGEST)
+
+
+def with_sets(*sets: dict[str, str]) -> R1RewardJobSpec:
+    return spec(evaluate={"sets": list(sets)})
+
+
+SET = {"name": "vl", "uri": "s3://bucket/vl.parquet", "format": "VLRewardBench"}
+
+
+def test_evaluate_reads_each_set_from_prepare_and_its_key_depends_on_it():
+    job = with_sets(SET)
+    assert sources_of(job, Stage.EVALUATE)["set-vl"] == Source(Stage.PREPARE, "set-vl")
+    assert key(job, Stage.EVALUATE) is None
+    known = {**KNOWN, Stage.PREPARE: {**KNOWN[Stage.PREPARE], "set-vl": "one"}}
+    other = {**KNOWN, Stage.PREPARE: {**KNOWN[Stage.PREPARE], "set-vl": "two"}}
+    found = key(job, Stage.EVALUATE, known=known)
+    assert found != key(job, Stage.EVALUATE, known=other)
+    moved = with_sets({**SET, "uri": "s3://bucket/copy/vl.parquet"})
+    assert found == key(moved, Stage.EVALUATE, known=known), "its rows are the input, not its place"
+    read_otherwise = with_sets({**SET, "format": "VLRewardBenchRelease"})
+    assert found != key(read_otherwise, Stage.EVALUATE, known=known), "another rule of scoring"
+
+
+def test_a_set_changes_prepares_key_and_none_between_prepare_and_evaluate():
+    def prepared(job: R1RewardJobSpec) -> str:
+        return stage_key(job, SERVING, Stage.PREPARE, {}, "code", "")
+
+    assert prepared(with_sets(SET)) != prepared(spec())
+    for stage in (Stage.ANNOTATE, Stage.SFT, Stage.RL):
+        assert key(with_sets(SET), stage) == key(spec(), stage)
 
 
 @pytest.mark.parametrize("text", [None, "", "Killed", "{}", '{"version": 2}', "[1]"])

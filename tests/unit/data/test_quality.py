@@ -12,6 +12,7 @@ def test_the_report_counts_sources_labels_duplicates_and_bad_rows() -> None:
     quality.note(Row("b", "q", "two", "one", 1, (b"i",), "cars"), (b"i",))  # the first, turned
     quality.note_bad(BadReason.EMPTY_TEXT)
     quality.note_bad(BadReason.EMPTY_TEXT)
+    quality.note_left_out("tie")
     assert quality.report(train=2, heldout=1, images=1) == {
         "rows": 3,
         "train": 2,
@@ -19,6 +20,7 @@ def test_the_report_counts_sources_labels_duplicates_and_bad_rows() -> None:
         "images": 1,
         "badRows": 2,
         "badReasons": {"empty-text": 2},
+        "leftOut": {"tie": 1},
         "sources": {"pets": 2, "cars": 1},
         "goldAsRead": {"1": 3, "2": 0},
         "allOneLabel": True,

@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 
 from r1reward_trainer.data.rows import AnnotatedRow, Row
-from r1reward_trainer.data.schema import BadReason, BadRecord, parse_chain, parse_row
+from r1reward_trainer.data.schema import (
+    BadReason,
+    BadRecord,
+    Video,
+    parse_chain,
+    parse_row,
+    parse_set_row,
+)
 
 
 def png(side: int = 8, mode: str = "RGB") -> bytes:
@@ -28,12 +35,26 @@ RECORD: dict[str, Any] = {
 }
 
 
-def no_files(path: str) -> bytes:
-    raise LookupError(f"there is no {path}")
+class Files:
+    """The images beside the record's file, by path."""
+
+    def __init__(self, **images: bytes) -> None:
+        self._images = images
+
+    def image(self, path: str) -> bytes:
+        if path not in self._images:
+            raise LookupError(f"there is no {path}")
+        return self._images[path]
+
+    def frames(self, folder: str, most: int) -> list[bytes]:
+        return [self.image(folder)] * most
+
+
+NO_FILES = Files()
 
 
 def parse(max_images: int = 2, **changes: Any) -> Row:
-    return parse_row({**RECORD, **changes}, max_images, no_files)
+    return parse_row({**RECORD, **changes}, max_images, NO_FILES)
 
 
 def test_a_whole_record_becomes_a_row() -> None:
@@ -48,6 +69,9 @@ def test_a_whole_record_becomes_a_row() -> None:
         ({"images": [base64.b64encode(IMAGE).decode()]}, {}),
         ({"images": ["data:image/png;base64," + base64.b64encode(IMAGE).decode()]}, {}),
         ({"images": [{"bytes": IMAGE, "path": "x.png"}]}, {}),
+        ({"images": IMAGE}, {}),
+        ({"images": f'["{base64.b64encode(IMAGE).decode()}"]'}, {}),
+        ({"gold": "2"}, {"gold": 2}),
         ({"images": [IMAGE, IMAGE]}, {"images": (IMAGE, IMAGE)}),
     ],
 )
@@ -71,8 +95,9 @@ def test_usual_spellings_are_understood(changes: dict[str, Any], row: dict[str, 
         ({"gold": 0}, BadReason.WRONG_GOLD, "gold"),
         ({"gold": 3}, BadReason.WRONG_GOLD, "gold"),
         ({"gold": True}, BadReason.WRONG_TYPE, "gold"),
-        ({"gold": "1"}, BadReason.WRONG_TYPE, "gold"),
-        ({"images": IMAGE}, BadReason.WRONG_TYPE, "images"),
+        ({"gold": "A"}, BadReason.WRONG_TYPE, "gold"),
+        ({"images": 7}, BadReason.WRONG_TYPE, "images"),
+        ({"images": "[7"}, BadReason.WRONG_TYPE, "images"),
         ({"images": []}, BadReason.NO_IMAGE, "images"),
         ({"images": [IMAGE] * 3}, BadReason.TOO_MANY_IMAGES, "imagesPerPrompt is 2"),
         ({"images": [None]}, BadReason.WRONG_TYPE, "images[0]"),
@@ -94,7 +119,7 @@ def test_a_bad_record_has_a_named_reason(
 
 def test_a_field_that_is_not_there_is_told_by_those_that_are() -> None:
     with pytest.raises(BadRecord) as error:
-        parse_row({"prompt": "a", "chosen": "b"}, 1, no_files)
+        parse_row({"prompt": "a", "chosen": "b"}, 1, NO_FILES)
     assert error.value.detail == "id is missing; there are 'prompt, chosen'"
     with pytest.raises(BadRecord) as error:
         parse(question=None)
@@ -110,13 +135,25 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
 
 
 def test_a_relative_image_is_read_beside_its_file() -> None:
-    row = parse_row({**RECORD, "images": ["cats/1.png"]}, 1, {"cats/1.png": IMAGE}.__getitem__)
-    assert row.images == (IMAGE,)
+    beside = Files(**{"cats/1.png": IMAGE})
+    for image in ("cats/1.png", {"bytes": None, "path": "cats/1.png"}):
+        assert parse_row({**RECORD, "images": [image]}, 1, beside).images == (IMAGE,)
+
+
+def test_a_video_becomes_as_many_frames_as_a_prompt_may_hold() -> None:
+    row = parse_row({**RECORD, "images": Video("clip")}, 3, Files(clip=IMAGE))
+    assert row.images == (IMAGE,) * 3
+
+
+def test_a_row_of_an_evaluation_set_keeps_the_benchmarks_id_and_category() -> None:
+    row = parse_set_row({**RECORD, "item": 7, "category": "safety"}, 2, NO_FILES)
+    assert (row.id, row.item, row.category) == ("a", "7", "safety")
+    assert parse_set_row(RECORD, 2, NO_FILES).item == "a"
 
 
 def test_a_chain_of_ones_own_is_kept_when_its_verdict_is_right() -> None:
     response = "<think>It barks.</think><answer>2</answer>"
-    row = parse_chain({**RECORD, "response": response + "\n"}, 1, no_files)
+    row = parse_chain({**RECORD, "response": response + "\n"}, 1, NO_FILES)
     assert row == AnnotatedRow(
         "a", "What is this?", "A cat.", "A dog.", 2, (IMAGE,), "pets", response, 1, "", 0.0
     )
@@ -133,5 +170,5 @@ def test_a_chain_of_ones_own_is_kept_when_its_verdict_is_right() -> None:
 )
 def test_a_wrong_or_malformed_chain_is_a_bad_row(response: str) -> None:
     with pytest.raises(BadRecord) as error:
-        parse_chain({**RECORD, "response": response}, 1, no_files)
+        parse_chain({**RECORD, "response": response}, 1, NO_FILES)
     assert error.value.reason is BadReason.WRONG_RESPONSE

@@ -3,8 +3,11 @@
 
 import hashlib
 from dataclasses import replace
+from typing import TypeVar
 
 from r1reward_trainer.data.rows import Row
+
+RowT = TypeVar("RowT", bound=Row)
 
 
 def balanced_gold(seed: int, split: str, position: int) -> int:
@@ -17,7 +20,7 @@ def balanced_gold(seed: int, split: str, position: int) -> int:
     return 1 + (coin ^ (position & 1))
 
 
-def with_gold(row: Row, gold: int) -> Row:
+def with_gold(row: RowT, gold: int) -> RowT:
     """The row with the better answer in the place that `gold` names."""
     if row.gold == gold:
         return row

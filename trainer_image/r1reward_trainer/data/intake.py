@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads all sources once: good rows to a spool, bad rows to quarantine, figures to quality."""
+"""Reads sources once: good rows onwards, bad rows to quarantine, figures to quality."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from r1reward_trainer.data.formats.importer import Importer
 from r1reward_trainer.data.quality import Quality
-from r1reward_trainer.data.rows import Row, RowWriter
-from r1reward_trainer.data.schema import BadRecord, Position, ReadImage, Record
-from r1reward_trainer.data.sources import SourceFile, read_file
+from r1reward_trainer.data.rows import Row
+from r1reward_trainer.data.schema import BadRecord, LeftOut, Media, Position, Record
+from r1reward_trainer.data.sources import Source, read_file
 from r1reward_trainer.data.split import ImageHash, image_hash
 
 RowT = TypeVar("RowT", bound=Row)
-Parse = Callable[[Record, ReadImage], RowT]
+Parse = Callable[[Record, Media], RowT]
 Check = Callable[[RowT], None]
 """Raises BadRecord for a row that the model cannot take."""
 
@@ -39,10 +40,10 @@ _EXAMPLE_CHARACTERS = 250
 
 
 def take_in(
-    files: list[SourceFile],
+    sources: Sequence[Source],
     parse: Parse[RowT],
     check: Check[RowT],
-    spool: RowWriter[RowT],
+    write: Callable[[RowT], None],
     quarantine: Path,
     scratch: Path,
     max_rows: int | None,
@@ -51,10 +52,10 @@ def take_in(
     """Reads the files in order.
 
     Args:
-        files: the sources.
-        parse: a record as a row; raises BadRecord.
+        sources: what is read.
+        parse: a record of the one schema as a row; raises BadRecord.
         check: what else a row must fulfil.
-        spool: gets the good rows.
+        write: gets the good rows.
         quarantine: JSONL file to which bad rows are appended: source, line, reason, detail.
         scratch: for downloads.
         max_rows: ends after this many records, good or bad.
@@ -62,31 +63,66 @@ def take_in(
     """
     intake = Intake()
     with quarantine.open("a") as bad:
-        for number, (position, record, read_image) in enumerate(_read_all(files, scratch), 1):
+        for number, (importer, position, raw, media) in enumerate(_read_all(sources, scratch), 1):
             if max_rows is not None and number > max_rows:
                 break
-            try:
-                if isinstance(record, BadRecord):
-                    raise record
-                row = parse(record, read_image)
-                check(row)
-            except BadRecord as error:
-                _note_bad(intake, position, error)
-                bad.write(json.dumps(_bad_row(position, record, error)) + "\n")
-            else:
-                hashes = tuple(image_hash(image) for image in row.images)
-                intake.images.append(hashes)
-                intake.quality.note(row, hashes)
-                spool.write(row)
+            for record in _records(importer, position, raw, intake.quality):
+                try:
+                    if isinstance(record, BadRecord):
+                        raise record
+                    row = parse(record, media)
+                    check(row)
+                except BadRecord as error:
+                    error = _named(error, importer)
+                    _note_bad(intake, position, error)
+                    bad.write(json.dumps(_bad_row(position, record, error)) + "\n")
+                else:
+                    hashes = tuple(image_hash(image) for image in row.images)
+                    intake.images.append(hashes)
+                    intake.quality.note(row, hashes)
+                    write(row)
             tick(number)
     return intake
 
 
 def _read_all(
-    files: list[SourceFile], scratch: Path
-) -> Iterator[tuple[Position, Record | BadRecord, ReadImage]]:
-    for file in files:
-        yield from read_file(file, scratch)
+    sources: Sequence[Source], scratch: Path
+) -> Iterator[tuple[Importer, Position, Record | BadRecord, Media]]:
+    for source in sources:
+        for file in source.files:
+            for position, record, media in read_file(source, file, scratch):
+                yield source.importer, position, record, media
+
+
+def _records(
+    importer: Importer, position: Position, raw: Record | BadRecord, quality: Quality
+) -> list[Record | BadRecord]:
+    """What a raw record holds; a row without an id is named after its place."""
+    if isinstance(raw, BadRecord):
+        return [raw]
+    try:
+        found = importer.rows(raw)
+    except BadRecord as error:
+        return [error]
+    except LeftOut as reason:
+        quality.note_left_out(reason.why)
+        return []
+    place = f"{Path(position.uri).name}:{position.line}"
+    return [
+        {**record, "id": place if len(found) == 1 else f"{place}-{n}"}
+        if importer.names_rows and record.get("id") is None
+        else record
+        for n, record in enumerate(found)
+    ]
+
+
+def _named(error: BadRecord, importer: Importer) -> BadRecord:
+    """The error with the file's own name of the field, where that is another."""
+    ours = error.detail.partition(" ")[0].partition("[")[0]
+    theirs = importer.names.get(ours)
+    if theirs is None:
+        return error
+    return BadRecord(error.reason, f"{error.detail} ({ours} is {theirs} in the file)")
 
 
 def _note_bad(intake: Intake, position: Position, error: BadRecord) -> None:

@@ -21,6 +21,7 @@ class Quality:
         self._sources: Counter[str] = Counter()
         self._gold: Counter[int] = Counter()
         self._bad: Counter[BadReason] = Counter()
+        self._left_out: Counter[str] = Counter()
         self._ids: Counter[bytes] = Counter()
         self._repeated_ids: list[str] = []
         self._contents: Counter[bytes] = Counter()
@@ -43,6 +44,10 @@ class Quality:
         """Counts a bad row."""
         self._bad[reason] += 1
 
+    def note_left_out(self, why: str) -> None:
+        """Counts a record that is in order but holds no preference."""
+        self._left_out[why] += 1
+
     def note(self, row: Row, images: tuple[ImageHash, ...]) -> None:
         """Counts a good row."""
         self._rows += 1
@@ -55,12 +60,16 @@ class Quality:
         self._contents[_content(row, images)] += 1
 
     def report(self, train: int, heldout: int, images: int) -> dict[str, Any]:
-        """The report as JSON values.
+        """The figures with those of the split.
 
         Args:
             train, heldout: rows of either side.
             images: different images.
         """
+        return {"train": train, "heldout": heldout, "images": images, **self.figures()}
+
+    def figures(self) -> dict[str, Any]:
+        """All that was counted, as JSON values."""
         repeated_ids = sum(count - 1 for count in self._ids.values())
         repeated_contents = sum(count - 1 for count in self._contents.values())
         one_label = self._rows > 1 and len(self._gold) == 1
@@ -76,11 +85,9 @@ class Quality:
             warnings.append(f"{repeated_contents} rows repeat question, answers and images")
         return {
             "rows": self._rows,
-            "train": train,
-            "heldout": heldout,
-            "images": images,
             "badRows": self.bad_rows,
             "badReasons": self.bad_reasons(),
+            "leftOut": dict(self._left_out.most_common()),
             "sources": dict(self._sources.most_common()),
             "goldAsRead": {"1": self._gold[1], "2": self._gold[2]},
             "allOneLabel": one_label,

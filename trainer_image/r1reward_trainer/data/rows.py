@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from r1reward_api.reasons import Reason
-from r1reward_api.wire.rows import ANNOTATION_COLUMNS, PREFERENCE_COLUMNS
+from r1reward_api.wire.rows import ANNOTATION_COLUMNS, PREFERENCE_COLUMNS, SET_COLUMNS
 from r1reward_trainer.outcome import ConfigurationError
 
 ROWS_PER_GROUP = 16
@@ -72,6 +72,19 @@ class AnnotatedRow(Row):
     temperature: float
 
 
+@dataclass(frozen=True, slots=True)
+class SetRow(Row):
+    """A preference of an evaluation set.
+
+    Attributes:
+        item: the benchmark's own id, which need not be unique; `id` is.
+        category: the benchmark's category, or the path of the image or video.
+    """
+
+    item: str
+    category: str
+
+
 RowT = TypeVar("RowT", bound=Row)
 
 
@@ -80,6 +93,8 @@ def arrow_schema(kind: type[Row]) -> pa.Schema:
     columns = dict(PREFERENCE_COLUMNS)
     if issubclass(kind, AnnotatedRow):
         columns |= ANNOTATION_COLUMNS
+    if issubclass(kind, SetRow):
+        columns |= SET_COLUMNS
     return pa.schema([(name, _ARROW_TYPES[of]) for name, of in columns.items()])
 
 
@@ -228,6 +243,11 @@ def open_rows(folder: Path) -> Rows[Row]:
 def open_annotated(folder: Path) -> Rows[AnnotatedRow]:
     """The annotated rows of a folder."""
     return Rows(folder, AnnotatedRow)
+
+
+def open_set(folder: Path) -> Rows[SetRow]:
+    """The rows of an evaluation set."""
+    return Rows(folder, SetRow)
 
 
 def _as_fields(values: dict[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
-from r1reward_trainer.data.rows import AnnotatedRow, Row
+from r1reward_trainer.data.rows import AnnotatedRow, Row, SetRow
 from r1reward_trainer.images import InvalidImage, load_image
 from r1reward_trainer.method.verdict import format_ok, parse_verdict
 
@@ -18,18 +19,50 @@ _DATA_URL = "data:"
 _SHOWN_CHARACTERS = 200
 
 Record = Mapping[str, Any]
-ReadImage = Callable[[str], bytes]
-"""Bytes of the image at a path relative to the record's file.
 
-Raises:
-    LookupError: there is none.
-"""
+
+class Media(Protocol):
+    """The images that lie beside a record's file."""
+
+    def image(self, path: str) -> bytes:
+        """Bytes of the image at a path.
+
+        Raises:
+            LookupError: there is none.
+        """
+        ...
+
+    def frames(self, folder: str, most: int) -> Sequence[bytes]:
+        """The frames of a video, in their order; evenly chosen where there are more than `most`.
+
+        Raises:
+            LookupError: there are none.
+        """
+        ...
+
+
+class ImagePath(str):
+    """An image as a path, whatever it looks like."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Video:
+    """Images as the frames in a folder.
+
+    Attributes:
+        folder: relative to the record's file.
+    """
+
+    folder: str
 
 
 class BadReason(StrEnum):
     """Why a record is no row. Part of the quality report."""
 
     NOT_JSON = "not-json"
+    NOT_CSV = "not-csv"
     MISSING_FIELD = "missing-field"
     WRONG_TYPE = "wrong-type"
     WRONG_GOLD = "gold-not-1-or-2"
@@ -38,10 +71,23 @@ class BadReason(StrEnum):
     NO_IMAGE = "no-image"
     TOO_MANY_IMAGES = "too-many-images"
     IMAGE_MISSING = "image-missing"
+    NOT_THIS_FORMAT = "not-this-format"
     IMAGE_INVALID = "image-invalid"
     PROMPT_TOO_LONG = "prompt-too-long"
     WRONG_RESPONSE = "wrong-response"
     RESPONSE_TOO_LONG = "response-too-long"
+
+
+class LeftOut(Exception):
+    """A record that is in order but holds no preference, such as a tie.
+
+    Args:
+        why: one word for the report.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
 
 
 class BadRecord(ValueError):
@@ -71,37 +117,52 @@ class Position:
     line: int
 
 
-def parse_row(record: Record, max_images: int, read_image: ReadImage) -> Row:
+def parse_row(record: Record, max_images: int, media: Media) -> Row:
     """A record as a preference row.
 
     Args:
         record: `id` (text or integer), `question`, `answer1`, `answer2`, `gold` (1 or 2),
-            `images` and optionally `source`. An image is bytes, a mapping with `bytes`, base64
-            text, a data URL, or a path relative to the record's file.
+            `images` (one or a list) and optionally `source`. An image is bytes, a mapping with
+            `bytes` or `path`, base64 text, a data URL, or a path relative to the record's file.
         max_images: most images in a row.
-        read_image: reads a relative path.
+        media: reads paths.
 
     Raises:
         BadRecord: with the reason and the field.
     """
     return Row(
-        id=_identifier(record),
+        id=_identifier(record, "id"),
         question=_text(record, "question"),
         answer1=_text(record, "answer1"),
         answer2=_text(record, "answer2"),
         gold=_gold(record),
-        images=_images(record, max_images, read_image),
-        source=_text(record, "source") if record.get("source") is not None else "",
+        images=_images(record, max_images, media),
+        source=_optional(record, "source"),
     )
 
 
-def parse_chain(record: Record, max_images: int, read_image: ReadImage) -> AnnotatedRow:
+def parse_set_row(record: Record, max_images: int, media: Media) -> SetRow:
+    """A record of an evaluation set, which may have `item` (else its id) and `category`.
+
+    Raises:
+        BadRecord: as `parse_row`.
+    """
+    row = parse_row(record, max_images, media)
+    item = row.id if record.get("item") is None else _identifier(record, "item")
+    return SetRow(
+        **{name: getattr(row, name) for name in Row.__slots__},
+        item=item,
+        category=_optional(record, "category"),
+    )
+
+
+def parse_chain(record: Record, max_images: int, media: Media) -> AnnotatedRow:
     """A record with a user's own chain of thought in `response`.
 
     Raises:
         BadRecord: as `parse_row`, or when the response has not the format or is wrong.
     """
-    row = parse_row(record, max_images, read_image)
+    row = parse_row(record, max_images, media)
     response = _text(record, "response").strip()
     if not format_ok(response):
         raise BadRecord(
@@ -124,7 +185,7 @@ def parse_chain(record: Record, max_images: int, read_image: ReadImage) -> Annot
 
 def _value(record: Record, name: str) -> Any:
     if name not in record:
-        there = ascii(", ".join(record))[:_SHOWN_CHARACTERS]
+        there = ascii(", ".join(map(str, record)))[:_SHOWN_CHARACTERS]
         raise BadRecord(BadReason.MISSING_FIELD, f"{name} is missing; there are {there}")
     value = record[name]
     if value is None:
@@ -132,14 +193,18 @@ def _value(record: Record, name: str) -> Any:
     return value
 
 
-def _identifier(record: Record) -> str:
-    value = _value(record, "id")
+def _identifier(record: Record, name: str) -> str:
+    value = _value(record, name)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    text = _text(record, "id")
+    text = _text(record, name)
     if len(text.encode()) > MAX_ID_BYTES:
-        raise BadRecord(BadReason.TEXT_TOO_LONG, f"id has more than {MAX_ID_BYTES} bytes")
+        raise BadRecord(BadReason.TEXT_TOO_LONG, f"{name} has more than {MAX_ID_BYTES} bytes")
     return text
+
+
+def _optional(record: Record, name: str) -> str:
+    return "" if record.get(name) in (None, "") else _text(record, name)
 
 
 def _text(record: Record, name: str) -> str:
@@ -159,6 +224,8 @@ def _text(record: Record, name: str) -> str:
 
 def _gold(record: Record) -> int:
     value = _value(record, "gold")
+    if isinstance(value, str) and value.strip() in ("1", "2"):  # CSV knows only text
+        return int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadRecord(BadReason.WRONG_TYPE, f"gold is {type(value).__name__}, must be 1 or 2")
     if value not in (1, 2):
@@ -167,19 +234,21 @@ def _gold(record: Record) -> int:
     return value
 
 
-def _images(record: Record, max_images: int, read_image: ReadImage) -> tuple[bytes, ...]:
-    values = _value(record, "images")
-    if not isinstance(values, list | tuple):
-        raise BadRecord(BadReason.WRONG_TYPE, f"images is {type(values).__name__}, must be a list")
-    if not values:
-        raise BadRecord(BadReason.NO_IMAGE, "images is empty")
-    if len(values) > max_images:
-        raise BadRecord(
-            BadReason.TOO_MANY_IMAGES,
-            f"images has {len(values)} entries; the runtime's serving.imagesPerPrompt "
-            f"is {max_images}",
-        )
-    images = tuple(_image_bytes(v, n, read_image) for n, v in enumerate(values))
+def _images(record: Record, max_images: int, media: Media) -> tuple[bytes, ...]:
+    value = _value(record, "images")
+    if isinstance(value, Video):
+        images = _frames(value, max_images, media)
+    else:
+        values = _image_list(value)
+        if not values:
+            raise BadRecord(BadReason.NO_IMAGE, "images is empty")
+        if len(values) > max_images:
+            raise BadRecord(
+                BadReason.TOO_MANY_IMAGES,
+                f"images has {len(values)} entries; the runtime's serving.imagesPerPrompt "
+                f"is {max_images}",
+            )
+        images = tuple(_image_bytes(v, n, media) for n, v in enumerate(values))
     for number, data in enumerate(images):
         try:
             load_image(data)
@@ -188,9 +257,33 @@ def _images(record: Record, max_images: int, read_image: ReadImage) -> tuple[byt
     return images
 
 
-def _image_bytes(value: Any, number: int, read_image: ReadImage) -> bytes:
+def _image_list(value: Any) -> Sequence[Any]:
+    if isinstance(value, list | tuple):
+        return value
+    if isinstance(value, str) and value.lstrip().startswith("["):  # a list in a cell of CSV
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise BadRecord(BadReason.WRONG_TYPE, f"images is no JSON list: {error}") from error
+        return found if isinstance(found, list) else [value]
+    if isinstance(value, str | bytes | Mapping):
+        return [value]
+    raise BadRecord(BadReason.WRONG_TYPE, f"images is {type(value).__name__}, must be a list")
+
+
+def _frames(video: Video, most: int, media: Media) -> tuple[bytes, ...]:
+    try:
+        return tuple(media.frames(video.folder, most))
+    except LookupError as error:
+        raise BadRecord(BadReason.IMAGE_MISSING, f"images: {error}") from error
+
+
+def _image_bytes(value: Any, number: int, media: Media) -> bytes:
     if isinstance(value, Mapping):  # as Hugging Face datasets store images in Parquet
+        path = value.get("path")
         value = value.get("bytes")
+        if value is None and isinstance(path, str):
+            value = ImagePath(path)
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
@@ -200,9 +293,9 @@ def _image_bytes(value: Any, number: int, read_image: ReadImage) -> bytes:
         )
     if value.startswith(_DATA_URL):
         value = value.partition(",")[2]
-    elif "." in value:  # no letter of base64, but part of every file name with a suffix
+    elif isinstance(value, ImagePath) or "." in value:  # a suffix; no letter of base64
         try:
-            return read_image(value)
+            return media.image(value)
         except LookupError as error:
             raise BadRecord(BadReason.IMAGE_MISSING, f"images[{number}]: {error}") from error
     try:

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """prepare: resolves and checks everything before a GPU is held.
 
-Outputs: model, train, heldout, chains (only with sft.chains), quality.
+Outputs: model, train, heldout, chains (only with sft.chains), quality, and set-<name> for each of
+evaluate.sets.
 """
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from r1reward_api.constants import Stage
 from r1reward_api.keys import planned_key, stage_key
 from r1reward_api.reasons import Reason
-from r1reward_api.resource.job import R1RewardJobSpec
-from r1reward_api.stages import stages_of
+from r1reward_api.resource.job import PreferenceSource, R1RewardJobSpec
+from r1reward_api.stages import set_output, stages_of
 from r1reward_api.wire.manifest import Output, StageManifest
 from r1reward_api.wire.runconfig import RunConfig
 from r1reward_api.wire.termination import CachedStage
@@ -23,9 +26,16 @@ from r1reward_trainer.data.balance import balanced_gold, with_gold
 from r1reward_trainer.data.base_model import FoundModel, check_model, find_model
 from r1reward_trainer.data.intake import Intake, take_in
 from r1reward_trainer.data.prompts import ChainCheck, PromptCheck, check_rendering
-from r1reward_trainer.data.rows import AnnotatedRow, Row, RowWriter, open_annotated, open_rows
-from r1reward_trainer.data.schema import parse_chain, parse_row
-from r1reward_trainer.data.sources import SourceFile, find_files, sources_digest
+from r1reward_trainer.data.rows import (
+    AnnotatedRow,
+    Row,
+    RowWriter,
+    SetRow,
+    open_annotated,
+    open_rows,
+)
+from r1reward_trainer.data.schema import parse_chain, parse_row, parse_set_row
+from r1reward_trainer.data.sources import OpenStore, Source, find_source, sources_digest
 from r1reward_trainer.data.split import ImageHash, held_out_rows
 from r1reward_trainer.outcome import ConfigurationError, Outcome, brief_outputs, run_of
 from r1reward_trainer.storage.handover import hand_over
@@ -51,18 +61,8 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
 
     context.progress.update(message="resolving model and data")
     found = find_model(spec.model, context.open_store)
-    open_store = context.open_store
-    preferences = [
-        file
-        for source in spec.data.preferences
-        for file in find_files("data.preferences", source.uri, open_store)
-    ]
-    chains = []
-    if spec.sft and spec.sft.chains:
-        chains = find_files("sft.chains", spec.sft.chains, open_store)
-    inputs = {"model": found.digest, "preferences": sources_digest(preferences)}
-    if chains:
-        inputs["chains"] = sources_digest(chains)
+    sources = find_sources(spec, context.open_store)
+    inputs = {"model": found.digest, **sources.digests()}
     code = code_digests()
     key = stage_key(
         spec, config.serving, Stage.PREPARE, inputs, code[Stage.PREPARE], config.rollout_image
@@ -72,13 +72,60 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     manifest = begin(store, config)
     cache_hit = manifest is not None
     if manifest is None:
-        outputs, summary = _compute(config, context, found, preferences, chains)
+        outputs, summary = _compute(config, context, found, sources)
         manifest, cache_hit = publish(store, config, outputs, summary)
     cached = look_ahead(config, store, manifest, code)
     for stage in cached:
         if stage.stage is Stage.EVALUATE and (evaluated := find(store, stage.stage, stage.key)):
             hand_over(store, config, evaluated, context.scratch)  # no evaluate pod will
     return Outcome(manifest, cache_hit=cache_hit, code=code, cached=cached)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files behind the spec.
+
+    Attributes:
+        preferences: of data.preferences.
+        chains: of sft.chains.
+        sets: of evaluate.sets, by name.
+    """
+
+    preferences: list[Source]
+    chains: list[Source]
+    sets: Mapping[str, Source]
+
+    def digests(self) -> dict[str, str]:
+        """Of their content, by the name of the input."""
+        inputs = {"preferences": self.preferences}
+        if self.chains:
+            inputs["chains"] = self.chains
+        inputs |= {set_output(name): [source] for name, source in self.sets.items()}
+        return {
+            name: sources_digest([file for source in of for file in source.files])
+            for name, of in inputs.items()
+        }
+
+
+def find_sources(spec: R1RewardJobSpec, open_store: OpenStore) -> Sources:
+    """Looks up all files that the spec names.
+
+    Raises:
+        ConfigurationError: naming the field behind which there are none.
+    """
+    chains = spec.sft.chains if spec.sft else None
+    return Sources(
+        preferences=[
+            find_source("data.preferences", source, open_store) for source in spec.data.preferences
+        ],
+        chains=[find_source("sft.chains", PreferenceSource(uri=chains), open_store)]
+        if chains
+        else [],
+        sets={
+            one.name: find_source(f"evaluate.sets {one.name}", one, open_store)
+            for one in spec.evaluate.sets
+        },
+    )
 
 
 def check_lengths(spec: R1RewardJobSpec, max_model_length: int) -> None:
@@ -132,8 +179,7 @@ def _compute(
     config: RunConfig,
     context: StageContext,
     found: FoundModel,
-    preferences: list[SourceFile],
-    chains: list[SourceFile],
+    sources: Sources,
 ) -> tuple[dict[str, Output], dict[str, str]]:
     spec, store, scratch = config.spec, context.store, context.scratch
 
@@ -146,7 +192,7 @@ def _compute(
 
     quality = scratch / "quality"
     quality.mkdir()
-    intake = _take_in_preferences(config, context, model, preferences, quality)
+    intake = _take_in_preferences(config, context, model, sources.preferences, quality)
     held = held_out_rows(intake.images, spec.data.holdout.fraction, spec.data.holdout.seed)
     counts = split_and_balance(
         scratch / "spool", scratch / "train", scratch / "heldout", held, spec.data.seed
@@ -157,8 +203,13 @@ def _compute(
     )
     report["model"] = found.resolved
 
-    if chains:
-        taken = _take_in_chains(config, context, model, chains, quality, held_images)
+    for name, source in sources.sets.items():
+        output = set_output(name)
+        counts[output], report.setdefault("sets", {})[name] = _take_in_set(
+            config, context, model, name, source, quality
+        )
+    if sources.chains:
+        taken = _take_in_chains(config, context, model, sources.chains, quality, held_images)
         report["chains"] = taken
         counts["chains"] = taken["rows"]
     for warning in report["warnings"]:
@@ -182,23 +233,23 @@ def _take_in_preferences(
     config: RunConfig,
     context: StageContext,
     model: Path,
-    files: list[SourceFile],
+    sources: list[Source],
     quality: Path,
 ) -> Intake:
     data, images_per_prompt = config.spec.data, config.serving.images_per_prompt
     check = PromptCheck(model, data)
     with RowWriter(context.scratch / "spool", Row) as spool:
         intake = take_in(
-            files,
-            lambda record, read_image: parse_row(record, images_per_prompt, read_image),
+            sources,
+            lambda record, media: parse_row(record, images_per_prompt, media),
             check,
-            spool,
+            spool.write,
             quality / "bad-rows.jsonl",
             context.scratch,
             data.max_rows,
             _ticker(context, "reading rows"),
         )
-    _refuse_too_many_bad(config, context, intake, quality, "data.preferences", files)
+    _refuse_too_many_bad(config, context, intake, quality, "data.preferences", sources)
     return intake
 
 
@@ -206,7 +257,7 @@ def _take_in_chains(
     config: RunConfig,
     context: StageContext,
     model: Path,
-    files: list[SourceFile],
+    sources: list[Source],
     quality: Path,
     held_images: set[ImageHash],
 ) -> dict[str, int]:
@@ -214,16 +265,16 @@ def _take_in_chains(
     scratch, images_per_prompt = context.scratch, config.serving.images_per_prompt
     with RowWriter(scratch / "chain-spool", AnnotatedRow) as spool:
         intake = take_in(
-            files,
-            lambda record, read_image: parse_chain(record, images_per_prompt, read_image),
+            sources,
+            lambda record, media: parse_chain(record, images_per_prompt, media),
             ChainCheck(model, config.spec.data, config.serving.max_model_length),
-            spool,
+            spool.write,
             quality / "bad-rows.jsonl",
             scratch,
             None,
             _ticker(context, "reading chains"),
         )
-    _refuse_too_many_bad(config, context, intake, quality, "sft.chains", files)
+    _refuse_too_many_bad(config, context, intake, quality, "sft.chains", sources)
     with RowWriter(scratch / "chains", AnnotatedRow) as writer:
         for row, images in zip(open_annotated(scratch / "chain-spool"), intake.images, strict=True):
             if held_images.isdisjoint(images):
@@ -239,6 +290,41 @@ def _take_in_chains(
         "leftOutAsHeldOut": intake.quality.rows - writer.rows,
         "badRows": intake.quality.bad_rows,
     }
+
+
+def _take_in_set(
+    config: RunConfig,
+    context: StageContext,
+    model: Path,
+    name: str,
+    source: Source,
+    quality: Path,
+) -> tuple[int, dict[str, Any]]:
+    """An evaluation set, the order of its answers balanced, its rows numbered to have unique ids.
+
+    Returns:
+        Rows, and its figures for the report.
+    """
+    data, images_per_prompt = config.spec.data, config.serving.images_per_prompt
+    output = set_output(name)
+    with RowWriter(context.scratch / output, SetRow) as writer:
+
+        def write(row: SetRow) -> None:
+            named = replace(row, id=f"{row.item}#{writer.rows}")
+            writer.write(with_gold(named, balanced_gold(data.seed, output, writer.rows)))
+
+        intake = take_in(
+            [source],
+            lambda record, media: parse_set_row(record, images_per_prompt, media),
+            PromptCheck(model, data),
+            write,
+            quality / "bad-rows.jsonl",
+            context.scratch,
+            None,
+            _ticker(context, f"reading evaluation set {name}"),
+        )
+    _refuse_too_many_bad(config, context, intake, quality, f"evaluate.sets {name}", [source])
+    return writer.rows, intake.quality.figures()
 
 
 def split_and_balance(
@@ -268,7 +354,7 @@ def _refuse_too_many_bad(
     intake: Intake,
     quality: Path,
     field: str,
-    files: list[SourceFile],
+    sources: list[Source],
 ) -> None:
     """Raises ConfigurationError past data.maxBadRows, or when no row is good; the quarantine is
     kept for the user."""
@@ -276,6 +362,7 @@ def _refuse_too_many_bad(
     if good > 0 and bad <= limit:
         return
     if bad == 0:
+        files = [file for source in sources for file in source.files]
         raise ConfigurationError(
             Reason.INVALID_DATA,
             f"{field}: there are no rows in {len(files)} files, of which the first is "

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the records of one file, a few at a time, whatever its size."""
+
+import codecs
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from itertools import count, repeat
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from r1reward_api.reasons import Reason
+from r1reward_trainer.data.schema import BadReason, BadRecord, Record
+from r1reward_trainer.outcome import ConfigurationError
+
+TEXT = (".jsonl", ".json", ".csv")
+SUFFIXES = (".parquet", *TEXT)
+MAX_RECORD_BYTES = 256 * 2**20
+"""Of a line of JSONL, or of an object in a JSON list, images included."""
+_CHUNK_BYTES = 2**20
+_BATCH_ROWS = 64
+_SHOWN_CHARACTERS = 300
+
+RecordOrFault = Record | BadRecord
+Numbered = Iterator[tuple[int, RecordOrFault]]
+
+
+def read(path: Path, uri: str, columns: Sequence[str], required: Sequence[str]) -> Numbered:
+    """The records of a file.
+
+    Args:
+        path: the file.
+        uri: for messages, and to know its kind.
+        columns: what is read of a table.
+        required: columns without which no row of a table is read.
+
+    Yields:
+        The line (of Parquet and JSON the number of the record, from 1), and the record or why it
+        cannot be read.
+
+    Raises:
+        ConfigurationError: when the file cannot be read at all.
+    """
+    match uri.rpartition(".")[2]:
+        case "parquet":
+            return _parquet(path, uri, columns, required)
+        case "csv":
+            return _csv(path, uri)
+        case "json":
+            return _json(path, uri)
+        case _:
+            return _jsonl(path, uri)
+
+
+def _parquet(path: Path, uri: str, columns: Sequence[str], required: Sequence[str]) -> Numbered:
+    numbers = count(1)
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if absent := [name for name in required if name not in names]:
+                fault = BadRecord(
+                    BadReason.MISSING_FIELD,
+                    f"the file has no column {', '.join(absent)}; its columns are "
+                    f"{', '.join(names)[:_SHOWN_CHARACTERS]}",
+                )
+                yield from zip(numbers, repeat(fault, file.metadata.num_rows), strict=False)
+                return
+            wanted = [name for name in columns if name in names]
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
+                yield from zip(numbers, batch.to_pylist(), strict=False)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(uri, "Parquet", error) from error
+
+
+def _jsonl(path: Path, uri: str) -> Numbered:
+    with path.open("rb") as file:
+        for number in count(1):
+            line = file.readline(MAX_RECORD_BYTES)
+            if not line:
+                return
+            if len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n"):
+                raise ConfigurationError(
+                    Reason.INVALID_DATA,
+                    f"{uri} has a line of more than {MAX_RECORD_BYTES} bytes; "
+                    "is it JSONL, with one object a line?",
+                )
+            yield number, _json_object(line)
+
+
+def _json_object(line: bytes) -> RecordOrFault:
+    if not line.strip():
+        return BadRecord(BadReason.NOT_JSON, "the line is empty")
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return BadRecord(BadReason.NOT_JSON, f"{type(error).__name__}: {error}"[:200])
+    return _object(value)
+
+
+def _object(value: object) -> RecordOrFault:
+    if isinstance(value, dict):
+        return value
+    return BadRecord(BadReason.NOT_JSON, f"{type(value).__name__} instead of an object")
+
+
+def _json(path: Path, uri: str) -> Numbered:
+    """A file that is one JSON list of objects: only one of them is in memory at a time."""
+    decoder = json.JSONDecoder()
+    decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+    with path.open("rb") as file:
+        text, end = "", False
+
+        def more() -> None:
+            nonlocal text, end
+            chunk = file.read(max(_CHUNK_BYTES, len(text)))  # doubles, so that a long object is
+            end = not chunk  # not decoded over and over
+            text += decode(chunk, final=end)
+            if len(text) > MAX_RECORD_BYTES:
+                raise ValueError(f"an object of more than {MAX_RECORD_BYTES} bytes")
+
+        def skip(expected: str) -> str:
+            """Drops white space and returns the next letter, which is dropped if expected."""
+            nonlocal text
+            text = text.lstrip()
+            while not text and not end:
+                more()
+                text = text.lstrip()
+            letter = text[:1]
+            if letter and letter in expected:
+                text = text[1:]
+            return letter
+
+        try:
+            if skip("[") != "[":
+                raise ValueError("it must be one list of objects")
+            if skip("]") == "]":
+                return
+            for number in count(1):
+                skip("")
+                while True:
+                    try:
+                        value, used = decoder.raw_decode(text)
+                        break
+                    except ValueError:
+                        if end:
+                            raise
+                        more()
+                text = text[used:]
+                yield number, _object(value)
+                if skip(",]") == "]":
+                    return
+        except (ValueError, RecursionError) as error:
+            raise _unreadable(uri, "a JSON list of objects", error) from error
+
+
+def _csv(path: Path, uri: str) -> Numbered:
+    csv.field_size_limit(MAX_RECORD_BYTES)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            while True:
+                try:
+                    record = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    yield reader.line_num, BadRecord(BadReason.NOT_CSV, str(error)[:200])
+                    continue
+                yield reader.line_num, _cells(record)
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(uri, "CSV in UTF-8", error) from error
+
+
+def _cells(record: dict[str | None, str | list[str] | None]) -> RecordOrFault:
+    if None in record:
+        return BadRecord(BadReason.NOT_CSV, "the line has more cells than the header")
+    return {name: value for name, value in record.items() if name is not None and value != ""}
+
+
+def _unreadable(uri: str, kind: str, error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        Reason.INVALID_DATA,
+        f"{uri} cannot be read as {kind}: {str(error)[:_SHOWN_CHARACTERS]}; write it anew",
+    )
