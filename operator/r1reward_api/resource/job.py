@@ -290,6 +290,16 @@ class EvaluateSpec(ApiModel):
     lie in the store of `storage`."""
     votes: Annotated[list[Annotated[int, Field(ge=1, le=999)]], Field(max_length=8)] = [1, 5]
     """Voting@K and any@K for each K; 1 is the greedy answer."""
+    early_stop: bool = True
+    """Asks for votes in rounds, and for none that cannot change the majority of K. Voting@K is the
+    same; any@K is then a lower bound, and the report says how much is open."""
+    protocols: Annotated[
+        list[Literal["BothOrders", "SeededRandom", "Release"]], Field(min_length=1, max_length=3)
+    ] = ["BothOrders"]
+    """Whose figures the report has, all from the same greedy answers. BothOrders: mean over both
+    answer orders. SeededRandom: one order a row, drawn by seed. Release: better answer first and
+    read as the R1-Reward release reads it, as published numbers are made. Every row is asked in
+    both orders in any case: gates and summary are by BothOrders."""
     max_rows: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     """Uses only this many held-out rows."""
     max_new_tokens: Annotated[int, Field(ge=1, le=65536)] = 4096

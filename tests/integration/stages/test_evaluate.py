@@ -124,7 +124,8 @@ def test_every_model_is_loaded_in_turn_and_judges_every_row_in_both_orders(chain
     predictions = pq.read_table(
         io.BytesIO(chain.read(manifest, "predictions", "predictions.parquet"))
     )
-    assert len(predictions) == manifest.outputs["predictions"].rows == 2 * 16 * 2 * 4
+    # Every judge repeats itself here, so the third vote of three can change no majority.
+    assert len(predictions) == manifest.outputs["predictions"].rows == 2 * 16 * 2 * 3
     asked = {(r["model"], r["row"], r["order"], r["sample"]) for r in predictions.to_pylist()}
     assert len(asked) == len(predictions)
     versions = list(dict.fromkeys(chain.server.answered))
@@ -217,7 +218,7 @@ def test_what_a_killed_attempt_had_answered_is_not_asked_again(chain: Chain):
     base = kept.filter(pa.array([m == "base" for m in kept["model"].to_pylist()]))
     out = io.BytesIO()
     pq.write_table(base, out)
-    store.put(f"{chain.config().run_prefix}/journal/base/00000.parquet", out.getvalue())
+    store.put(f"{chain.config().run_prefix}/journal/base/heldout/00000.parquet", out.getvalue())
 
     chain.server.answered.clear()
     again = chain.run(attempt=2).manifest
@@ -226,9 +227,65 @@ def test_what_a_killed_attempt_had_answered_is_not_asked_again(chain: Chain):
     assert again.attempt == 2
 
 
+def test_all_votes_are_asked_for_where_early_stopping_is_off(chain: Chain):
+    chain.spec["evaluate"]["earlyStop"] = False
+    assert chain.run().manifest.outputs["predictions"].rows == 2 * 16 * 2 * 4
+
+
+def test_a_benchmark_is_judged_beside_the_held_out_rows_and_scored_by_its_own_rules(
+    chain: Chain, workplace: Workplace
+):
+    benchmark = [
+        {
+            "id": f"{kind}-{number}",
+            "prompt": row.question,
+            "chosen": (row.answer1, row.answer2)[row.gold - 1],
+            "rejected": (row.answer1, row.answer2)[2 - row.gold],
+            "image": f"images/{number}.png",
+        }
+        for number, row in enumerate(ROWS[:12])
+        for kind in [("RLAIF-V", "mathverse", "wildvision")[number % 3]]
+    ]
+    store = workplace.open_store(f"{workplace.root}/vl")
+    store.put("data.jsonl", "\n".join(map(json.dumps, benchmark)).encode())
+    for number, row in enumerate(ROWS[:12]):
+        store.put(f"images/{number}.png", row.images[0])
+    chain.spec["evaluate"] |= {
+        "sets": [
+            {"name": "vl", "uri": f"{workplace.root}/vl/*.jsonl", "format": "VLRewardBenchRelease"}
+        ],
+        "protocols": ["BothOrders", "SeededRandom", "Release"],
+    }
+    chain.known[Stage.PREPARE] = prepare.run(
+        workplace.config(chain.spec, Stage.PREPARE), workplace.context(Stage.PREPARE)
+    ).manifest
+    manifest = chain.run().manifest
+    assert manifest.summary["set.vl"] == "1.000 ± 0.000"
+    report = json.loads(chain.read(manifest, "report", "report.json"))
+    (vl,) = report["sets"]
+    assert vl["benchmark"] == "VL-RewardBench"
+    scores = {(b["protocol"], b["split"]): b for b in vl["models"]["base"]["benchmarks"]}
+    # The base model always says 1: perfect as published, at chance in truth.
+    assert scores["Release", "Official"]["micro"] == 100
+    assert scores["BothOrders", "Official"]["micro"] == 50
+    split = {
+        (split, c["category"]): c["pairs"]
+        for split in ("Official", "CaseSensitive")
+        for c in scores["BothOrders", split]["categories"]
+    }
+    assert split == {
+        ("Official", "Hallucination"): 4,
+        ("Official", "Reasoning"): 4,
+        ("Official", "General"): 4,
+        ("CaseSensitive", "Reasoning"): 4,
+        ("CaseSensitive", "General"): 8,
+    }
+    assert report["models"]["rl"]["rows"] == 16
+
+
 def test_a_damaged_journal_is_asked_again(chain: Chain):
     chain.workplace.store.put(
-        f"{chain.config().run_prefix}/journal/base/00000.parquet", b"PAR1 cut"
+        f"{chain.config().run_prefix}/journal/base/heldout/00000.parquet", b"PAR1 cut"
     )
     assert chain.run().manifest.summary["accuracy.base"] == "0.500 ± 0.000"
 

@@ -24,7 +24,7 @@ def test_gold_is_that_of_the_row_whatever_order_comes_first():
     said = predictions(given, right(given))
     arrays = judgements(to_table(reversed(said)), "rl")
     assert arrays.gold.tolist() == [r.gold for r in given]
-    assert arrays.row_ids == tuple(r.id for r in given)
+    assert arrays.items == tuple(r.id for r in given)
     assert arrays.correct.all()
 
 
@@ -41,9 +41,27 @@ def test_each_model_has_its_own_answers():
 
 
 @pytest.mark.parametrize(
-    "spoil", [lambda p: p[:-1], lambda p: [*p, p[0]], lambda p: []], ids=["lost", "twice", "none"]
+    "spoil",
+    [lambda p: p[1:], lambda p: p[:1] + p[2:], lambda p: [*p, p[0]], lambda p: []],
+    ids=["no greedy answer", "a vote is missing between two", "twice", "none"],
 )
 def test_incomplete_predictions_give_no_figures(spoil):
     whole = predictions(rows(3), lambda *_: 1, votes=2)
-    with pytest.raises(ValueError, match=r"predictions of rl: .* are not .* rows in both orders"):
+    with pytest.raises(
+        ValueError, match=r"predictions of rl on heldout: .* are not .* rows in both orders"
+    ):
         judgements(to_table(spoil(whole)), "rl")
+
+
+def test_votes_that_were_not_asked_for_are_told_from_those_without_a_verdict():
+    whole = predictions(rows(2), lambda *_: None, votes=2)
+    arrays = judgements(to_table(p for p in whole if p.row == 0 or p.sample < 2), "rl")
+    assert arrays.drawn.sum(axis=2).tolist() == [[3, 3], [2, 2]]
+    assert not arrays.verdicts.any()
+
+
+def test_each_set_has_its_own_answers():
+    given = rows(2)
+    both = table(predictions(given, right(given)), predictions(rows(5), lambda *_: 1, of="vl"))
+    assert judgements(both, "rl").correct.shape == (2, 2, 1)
+    assert judgements(both, "rl", "vl").correct.mean() == 0.5
