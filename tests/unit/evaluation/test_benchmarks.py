@@ -17,20 +17,7 @@ from r1reward_trainer.evaluation.benchmarks import (
     score,
     vl_rewardbench_category,
 )
-
-VL_IDS = {
-    "hallucination_pair-1003": 448,
-    "RLAIF-V-14": 233,
-    "RLHF-V-31": 68,
-    "mathverse_1294": 167,
-    "mmmu_pro_test_Electronics_6": 151,
-    "wildvision-battle-13": 173,
-    "jailbreak-Fraud-29": 7,
-    "LRVInstruction-000000007746": 1,
-    "politics-Gov_Decision-124": 1,
-    "svit-complex_reasoning-876": 1,
-}
-"""One id of each kind in the benchmark's file, and how many there are of the kind."""
+from tests.unit.evaluation.made import VL_IDS
 
 
 def split(release_compatible: bool) -> dict[str, int]:

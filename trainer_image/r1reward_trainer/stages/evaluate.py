@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""evaluate: base, SFT and RL weights judge the held-out rows in turn, in both orders.
+"""evaluate: base, SFT and RL weights judge the held-out rows and sets in turn, in both orders.
 
-Outputs: predictions (predictions.parquet), report (report.html, report.json), both copied to
-`jobs/<name>/`, where latest.json moves to them when the job's gates are passed.
+Outputs: predictions (predictions.parquet; official/ for the benchmarks' own scorers) and report
+(report.html, report.json), both copied to `jobs/<name>/`, where latest.json moves to them when the
+job's gates are passed.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from r1reward_trainer.evaluation import figures as evaluation_figures
 from r1reward_trainer.evaluation.candidates import candidates
 from r1reward_trainer.evaluation.journal import Journal
 from r1reward_trainer.evaluation.judging import AskingRules
+from r1reward_trainer.evaluation.official import write_official
 from r1reward_trainer.evaluation.predictions import FIGURE_COLUMNS, GREEDY, HELDOUT
 from r1reward_trainer.evaluation.report.build import render
 from r1reward_trainer.evaluation.report.curves import curves
@@ -88,9 +90,11 @@ def _evaluate(config: RunConfig, context: StageContext) -> StageManifest:
         judge_all(context, models, sets, rules, fleet, journal, predictions)
 
     context.progress.update(message="writing the report")
+    names = [model.name for model in models]
+    write_official(predictions, sets, names, predictions.parent / "official")
     figures = evaluation_figures.compute(
         pq.read_table(predictions, columns=list(FIGURE_COLUMNS)),
-        [model.name for model in models],
+        names,
         evaluation_figures.Rules(
             spec.votes,
             spec.bootstrap_samples,
