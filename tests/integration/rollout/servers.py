@@ -124,7 +124,7 @@ class RolloutServer:
 
 
 @contextmanager
-def rollout_server(folder: Path, model: Path) -> Iterator[RolloutServer]:
+def rollout_server(folder: Path, model: Path, max_num_seqs: int = 8) -> Iterator[RolloutServer]:
     """A server with everything that the pod template gives it."""
     plugin = install_plugin(folder / "plugin")
     (port,) = free(1)
@@ -139,7 +139,7 @@ def rollout_server(folder: Path, model: Path) -> Iterator[RolloutServer]:
                 "minPixels": MIN_PIXELS,
                 "maxPixels": MAX_PIXELS,
                 "kvCacheBytes": 1 << 26,
-                "maxNumSeqs": 8,
+                "maxNumSeqs": max_num_seqs,
                 "enforceEager": True,
                 "host": "127.0.0.1",
                 "port": port,

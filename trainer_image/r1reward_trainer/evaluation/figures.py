@@ -19,6 +19,7 @@ from r1reward_trainer.evaluation.gates import GateFigures, failures, judge_gates
 from r1reward_trainer.evaluation.mcnemar import mcnemar
 from r1reward_trainer.evaluation.predictions import GREEDY, Judgements, judgements
 from r1reward_trainer.evaluation.protocols import Protocol, correct_by_row
+from r1reward_trainer.evaluation.published import PUBLISHED, Published
 
 
 class Interval(ApiModel):
@@ -223,6 +224,8 @@ class SetFigures(ApiModel):
     """By name, in the order in which they were trained."""
     gains: list[Gain]
     """Every later model against every earlier one."""
+    published: list[Published] = []
+    """What others have published on the benchmark, which was not measured here."""
 
 
 @dataclass(frozen=True)
@@ -297,6 +300,7 @@ def _set(
         benchmark=benchmark,
         models={m: _model(j, rules, benchmark) for m, j in judged.items()},
         gains=_gains(judged, rules),
+        published=PUBLISHED[benchmark] if benchmark else [],
     )
 
 
