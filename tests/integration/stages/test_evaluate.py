@@ -23,6 +23,7 @@ from r1reward_rollout.tail import Tail, pod_name
 from r1reward_rollout.upload import presigned_uploads
 from r1reward_trainer.data.rows import Row, write_rows
 from r1reward_trainer.environment import Environment
+from r1reward_trainer.evaluation import session
 from r1reward_trainer.outcome import ConfigurationError, Interrupted, Outcome
 from r1reward_trainer.render import Renderer
 from r1reward_trainer.stages import evaluate, prepare
@@ -281,6 +282,38 @@ def test_a_benchmark_is_judged_beside_the_held_out_rows_and_scored_by_its_own_ru
         ("CaseSensitive", "General"): 8,
     }
     assert report["models"]["rl"]["rows"] == 16
+
+
+@pytest.mark.parametrize("prompts", [1, 30, 100])
+def test_ended_at_any_moment_it_asks_again_for_nothing_that_is_stored(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, prompts: int
+):
+    monkeypatch.setattr(session, "_ANSWERS_PER_CHUNK", 24)  # three rows, six chunks a model
+    stop, asked = threading.Event(), [0]
+
+    def observe(path: str) -> None:
+        asked[0] += path == "/inference/v1/generate"
+        if asked[0] >= prompts:
+            stop.set()
+
+    chain.server.observer = observe
+    with pytest.raises(Interrupted):
+        chain.run(stop=stop)
+    store = chain.workplace.store
+    keys = [found.key for found in store.list(f"{chain.config().run_prefix}/journal/")]
+    stored = [pq.read_table(io.BytesIO(store.get(key))) for key in keys]
+    rows = sum(len(set(table["row"].to_pylist())) for table in stored)
+    assert rows < 2 * 16
+    asked[0], chain.server.observer = 0, lambda path: None
+    chain.server.answered.clear()
+    again = chain.run(attempt=2).manifest
+    # Of every other row both orders are asked: greedily, and for one round of votes.
+    assert len(chain.server.answered) == (2 * 16 - rows) * 2 * 2
+    predictions = io.BytesIO(chain.read(again, "predictions", "predictions.parquet"))
+    whole = pq.read_table(predictions).drop_columns(["seconds"]).to_pylist()
+    kept = [r for table in stored for r in table.drop_columns(["seconds"]).to_pylist()]
+    assert all(record in whole for record in kept)
+    assert (len(whole), again.summary["accuracy"]) == (2 * 16 * 2 * 3, "1.000 ± 0.000")
 
 
 def test_a_damaged_journal_is_asked_again(chain: Chain):
