@@ -14,6 +14,7 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from r1reward_api.constants import Stage
 from r1reward_api.reasons import Reason
@@ -314,6 +315,52 @@ def test_ended_at_any_moment_it_asks_again_for_nothing_that_is_stored(
     kept = [r for table in stored for r in table.drop_columns(["seconds"]).to_pylist()]
     assert all(record in whole for record in kept)
     assert (len(whole), again.summary["accuracy"]) == (2 * 16 * 2 * 3, "1.000 ± 0.000")
+
+
+def test_a_baseline_judges_the_same_rows_and_stands_in_the_same_tables(
+    chain: Chain, workplace: Workplace, tmp_path: Path
+):
+    build_model(tmp_path / "other", seed=3)
+    place = workplace.open_store(f"{workplace.root}/other")
+    for file in (tmp_path / "other").iterdir():
+        place.put_file(file, file.name)
+    chain.spec["evaluate"] |= {
+        "votes": [1],
+        "baselines": [{"name": "other-judge", "uri": f"{workplace.root}/other"}],
+    }
+    chain.known[Stage.PREPARE] = prepare.run(
+        workplace.config(chain.spec, Stage.PREPARE), workplace.context(Stage.PREPARE)
+    ).manifest
+    manifest = chain.run().manifest
+    assert [v.rpartition("-")[0] for v in dict.fromkeys(chain.server.answered)] == [
+        "other-judge",
+        "base",
+        "rl",
+    ]
+    report = json.loads(chain.read(manifest, "report", "report.json"))
+    accuracy = {name: model["accuracy"]["value"] for name, model in report["models"].items()}
+    assert accuracy == {"other-judge": 1.0, "base": 0.5, "rl": 1.0}
+    compared = {(g["after"], g["before"]): g["accuracy"]["value"] for g in report["gains"]}
+    assert compared["rl", "other-judge"] == 0
+    assert manifest.summary["accuracy.other-judge"] == "1.000 ± 0.000"
+
+
+def test_a_baseline_that_the_base_models_servers_cannot_load_ends_prepare_with_its_name(
+    chain: Chain, workplace: Workplace, tmp_path: Path
+):
+    folder = build_model(tmp_path / "other", seed=3)
+    weights = load_file(folder / "model.safetensors")
+    name = min(weights)
+    save_file({**weights, name: weights[name][:1].clone()}, folder / "model.safetensors")
+    place = workplace.open_store(f"{workplace.root}/other")
+    for file in folder.iterdir():
+        place.put_file(file, file.name)
+    chain.spec["evaluate"]["baselines"] = [{"name": "small", "uri": f"{workplace.root}/other"}]
+    with pytest.raises(ConfigurationError) as error:
+        prepare.run(workplace.config(chain.spec, Stage.PREPARE), workplace.context(Stage.PREPARE))
+    assert error.value.reason is Reason.INVALID_MODEL
+    assert error.value.message.startswith("evaluate.baselines small: uri ")
+    assert f"has other weights than the base model: {name} is (1, " in error.value.message
 
 
 def test_a_damaged_journal_is_asked_again(chain: Chain):

@@ -275,8 +275,8 @@ def test_the_jobs_summary_has_the_last_models_accuracy_first(written):
         "accuracy.sft",
         "accuracy.rl",
         "votes",
-        "set.vl",
         "gates",
+        "set.vl",
     ]
     assert found["gates"].startswith("failed: OrderAgreement ")
     assert re.fullmatch(r"@3 [01]\.\d{3} ± 0\.\d{3}, @5 [01]\.\d{3} ± 0\.\d{3}", found["votes"])

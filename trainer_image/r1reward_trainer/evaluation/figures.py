@@ -311,12 +311,12 @@ def summary(figures: Figures) -> dict[str, str]:
         "accuracy": str(last.accuracy),
         **{f"accuracy.{name}": str(m.accuracy) for name, m in figures.models.items()},
         **({"votes": ", ".join(f"@{v.k} {v.voting}" for v in last.votes)} if last.votes else {}),
-        **{f"set.{s.name}": str(list(s.models.values())[-1].accuracy) for s in figures.sets},
         **(
             {gates_in_summary.KEY: gates_in_summary.told(failures(figures.gates))}
             if figures.gates
             else {}
         ),
+        **{f"set.{s.name}": str(list(s.models.values())[-1].accuracy) for s in figures.sets},
     }
 
 
