@@ -22,6 +22,7 @@ from r1reward_api.wire.runconfig import RunConfig
 from r1reward_trainer.context import StageContext
 from r1reward_trainer.data.rows import Row, open_rows, open_set
 from r1reward_trainer.evaluation import figures as evaluation_figures
+from r1reward_trainer.evaluation.calibrated import write_calibrated
 from r1reward_trainer.evaluation.candidates import candidates
 from r1reward_trainer.evaluation.journal import Journal
 from r1reward_trainer.evaluation.judging import AskingRules
@@ -84,13 +85,15 @@ def _evaluate(config: RunConfig, context: StageContext) -> StageManifest:
         seed=spec.seed,
     )
 
+    judged = scratch / "judged" / "judged.parquet"
     predictions = scratch / "predictions" / "predictions.parquet"
     journal = Journal(store, f"{config.run_prefix}/journal")
     with _fleet(config, context) as fleet, service_logs(store, config, {Role.ROLLOUT: fleet.logs}):
-        judge_all(context, models, sets, rules, fleet, journal, predictions)
+        judge_all(context, models, sets, rules, fleet, journal, judged)
 
     context.progress.update(message="writing the report")
     names = [model.name for model in models]
+    write_calibrated(judged, predictions, names, sets)
     write_official(predictions, sets, names, predictions.parent / "official")
     figures = evaluation_figures.compute(
         pq.read_table(predictions, columns=list(FIGURE_COLUMNS)),
