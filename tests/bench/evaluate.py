@@ -42,7 +42,7 @@ IN_FLIGHT = 32
 def main() -> int:
     """Measures and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=64)
+    parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=64, help="longest answer")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULT)
