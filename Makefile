@@ -96,6 +96,10 @@ soak: env cluster-up ## an hour of random faults on small jobs (MINUTES=60, SEED
 bench-scoring: env ## latency that the scoring front adds to bare vLLM
 	$(RUN) -m tests.bench.scoring
 
+.PHONY: bench-evaluate
+bench-evaluate: env ## pairs a second of evaluate beside a batch-1 generate loop
+	$(RUN) -m tests.bench.evaluate
+
 .PHONY: bench-gpu
 bench-gpu: ## loss and a training step of a 3B model on one GPU; needs torch and transformers
 	PYTHONPATH=operator:trainer_image:. $$(test -x $(PY) && echo $(PY) || echo python3) -m tests.bench.gpu

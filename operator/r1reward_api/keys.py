@@ -99,6 +99,7 @@ def semantic_fields(spec: R1RewardJobSpec, serving: ModelServing, stage: Stage) 
             own = semantic(spec.evaluate)
             # Their rows are inputs; the format says by which rules a set is scored.
             own["sets"] = [{"name": s.name, "format": s.format} for s in spec.evaluate.sets]
+            own["baselines"] = [b.name for b in spec.evaluate.baselines]  # their weights are inputs
             return {"evaluate": own, "prompt": prompt, "serving": held}
 
 

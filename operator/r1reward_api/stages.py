@@ -2,7 +2,8 @@
 """The chain: which stages a job has, what each reads and what each leaves.
 
     prepare   -> model, train, heldout, chains (only with sft.chains), quality,
-                 set-<name> for each of evaluate.sets
+                 set-<name> for each of evaluate.sets, baseline-<name> for each of
+                 evaluate.baselines
     annotate  -> sft, rl
     sft       -> weights, metrics
     rl        -> weights, metrics
@@ -52,7 +53,8 @@ def sources_of(spec: R1RewardJobSpec, stage: Stage) -> dict[str, Source]:
     """What a stage reads, by the name under which it reads it.
 
     annotate: rows. sft: model, chains. rl: model, rows. evaluate: heldout, set-<name> for each
-    set, base and, of the stages that ran, sft, rl (weights) and sftMetrics, rlMetrics.
+    set, baseline-<name> for each baseline, base and, of the stages that ran, sft, rl (weights)
+    and sftMetrics, rlMetrics.
     """
     base = Source(Stage.PREPARE, "model")
     trained = Source(Stage.SFT, "weights") if spec.sft else base
@@ -78,8 +80,17 @@ def set_output(name: str) -> str:
     return f"set-{name}"
 
 
+def baseline_output(name: str) -> str:
+    """The output of prepare, and the input of evaluate, that holds a baseline's model."""
+    return f"baseline-{name}"
+
+
 def _evaluated(spec: R1RewardJobSpec, base: Source) -> dict[str, Source]:
-    names = ["heldout", *(set_output(one.name) for one in spec.evaluate.sets)]
+    names = [
+        "heldout",
+        *(set_output(one.name) for one in spec.evaluate.sets),
+        *(baseline_output(one.name) for one in spec.evaluate.baselines),
+    ]
     sources = {name: Source(Stage.PREPARE, name) for name in names}
     if "Base" in spec.evaluate.models:
         sources["base"] = base

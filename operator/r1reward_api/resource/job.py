@@ -17,6 +17,7 @@ from r1reward_api.base import (
 from r1reward_api.constants import API_VERSION, Role
 from r1reward_api.resource.common import (
     EnvVar,
+    FetchedModelUri,
     FreeObject,
     HttpUrl,
     Image,
@@ -282,6 +283,30 @@ class Gate(ApiModel):
     )
 
 
+BaselineName = Annotated[
+    str,
+    Field(min_length=1, max_length=32, pattern=_SET_NAME),
+    in_words(_SET_NAME, "must have lower-case letters, digits and '-', such as r1-reward"),
+    Rule(
+        "!(self in ['base', 'sft', 'rl'])",
+        "base, sft and rl are the job's own weights: choose another name",
+    ),
+]
+
+
+class Baseline(ApiModel):
+    """Another model that judges the same rows, such as a published reward model."""
+
+    name: BaselineName
+    """What the report calls it."""
+    uri: FetchedModelUri
+    """hf://organisation/name or s3://bucket/prefix. Its weights must have the names and shapes of
+    the base model's, because the same servers load them; it brings its own tokenizer and
+    processor."""
+    revision: Annotated[str, Field(max_length=253)] | None = None
+    """Commit or tag for hf://."""
+
+
 class EvaluateSpec(ApiModel):
     """Evaluation on the held-out rows: base, SFT and RL weights in turn, both answer orders."""
 
@@ -290,6 +315,16 @@ class EvaluateSpec(ApiModel):
     lie in the store of `storage`."""
     votes: Annotated[list[Annotated[int, Field(ge=1, le=999)]], Field(max_length=8)] = [1, 5]
     """Voting@K and any@K for each K; 1 is the greedy answer."""
+    early_stop: bool = True
+    """Asks for votes in rounds, and for none that cannot change the majority of K. Voting@K is the
+    same; any@K is then a lower bound, and the report says how much is open."""
+    protocols: Annotated[
+        list[Literal["BothOrders", "SeededRandom", "Release"]], Field(min_length=1, max_length=3)
+    ] = ["BothOrders"]
+    """Whose figures the report has, all from the same greedy answers. BothOrders: mean over both
+    answer orders. SeededRandom: one order a row, drawn by seed. Release: better answer first and
+    read as the R1-Reward release reads it, as published numbers are made. Every row is asked in
+    both orders in any case: gates and summary are by BothOrders."""
     max_rows: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     """Uses only this many held-out rows."""
     max_new_tokens: Annotated[int, Field(ge=1, le=65536)] = 4096
@@ -302,6 +337,8 @@ class EvaluateSpec(ApiModel):
         "RL",
     ]
     """Which weights are evaluated; those of stages that did not run are left out."""
+    baselines: Annotated[list[Baseline], Field(max_length=8)] = []
+    """Other models that judge the same rows in the same way, for the same tables."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 2000
     """Resamples behind the confidence intervals."""
     gates: Annotated[list[Gate], Field(max_length=16)] = []
@@ -321,6 +358,11 @@ class EvaluateSpec(ApiModel):
         Rule(
             "!has(self.sets) || self.sets.all(s, self.sets.exists_one(t, t.name == s.name))",
             "two of evaluate.sets have the same name: rename one",
+        ),
+        Rule(
+            "!has(self.baselines) || self.baselines.all(b, "
+            "self.baselines.exists_one(t, t.name == b.name))",
+            "two of evaluate.baselines have the same name: rename one",
         ),
     )
 

@@ -125,7 +125,7 @@ class RolloutServer:
 
 @contextmanager
 def rollout_server(
-    folder: Path, model: Path, extra_args: Sequence[str] = ()
+    folder: Path, model: Path, extra_args: Sequence[str] = (), max_num_seqs: int = 8
 ) -> Iterator[RolloutServer]:
     """A server with everything that the pod template gives it, and further arguments."""
     plugin = install_plugin(folder / "plugin")
@@ -141,7 +141,7 @@ def rollout_server(
                 "minPixels": MIN_PIXELS,
                 "maxPixels": MAX_PIXELS,
                 "kvCacheBytes": 1 << 26,
-                "maxNumSeqs": 8,
+                "maxNumSeqs": max_num_seqs,
                 "enforceEager": True,
                 "host": "127.0.0.1",
                 "port": port,

@@ -12,12 +12,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from r1reward_api.constants import Stage
+from r1reward_api.reasons import Reason
 from r1reward_api.wire.manifest import StageManifest
 from r1reward_api.wire.runconfig import RunConfig, Services
 from r1reward_trainer.data.rows import Row, write_rows
-from r1reward_trainer.outcome import Interrupted, Outcome
+from r1reward_trainer.evaluation import session
+from r1reward_trainer.outcome import ConfigurationError, Interrupted, Outcome
 from r1reward_trainer.render import Renderer
 from r1reward_trainer.stages import evaluate, prepare
 from r1reward_trainer.storage.outputs import find, publish, upload_output
@@ -117,7 +120,8 @@ def test_every_model_is_loaded_in_turn_and_judges_every_row_in_both_orders(chain
     predictions = pq.read_table(
         io.BytesIO(chain.read(manifest, "predictions", "predictions.parquet"))
     )
-    assert len(predictions) == manifest.outputs["predictions"].rows == 2 * 16 * 2 * 4
+    # Every judge repeats itself here, so the third vote of three can change no majority.
+    assert len(predictions) == manifest.outputs["predictions"].rows == 2 * 16 * 2 * 3
     asked = {(r["model"], r["row"], r["order"], r["sample"]) for r in predictions.to_pylist()}
     assert len(asked) == len(predictions)
     versions = list(dict.fromkeys(chain.server.answered))
@@ -207,10 +211,11 @@ def test_what_a_killed_attempt_had_answered_is_not_asked_again(chain: Chain):
     # A killed attempt: no manifest, and the journal of the base model alone.
     store.delete(f"stages/evaluate/{whole.key}/manifest.json")
     kept = pq.read_table(io.BytesIO(chain.read(whole, "predictions", "predictions.parquet")))
+    kept = kept.drop_columns(["probability"])  # made of all rows in the end
     base = kept.filter(pa.array([m == "base" for m in kept["model"].to_pylist()]))
     out = io.BytesIO()
     pq.write_table(base, out)
-    store.put(f"{chain.config().run_prefix}/journal/base/00000.parquet", out.getvalue())
+    store.put(f"{chain.config().run_prefix}/journal/base/heldout/00000.parquet", out.getvalue())
 
     chain.server.answered.clear()
     again = chain.run(attempt=2).manifest
@@ -219,9 +224,143 @@ def test_what_a_killed_attempt_had_answered_is_not_asked_again(chain: Chain):
     assert again.attempt == 2
 
 
+def test_all_votes_are_asked_for_where_early_stopping_is_off(chain: Chain):
+    chain.spec["evaluate"]["earlyStop"] = False
+    assert chain.run().manifest.outputs["predictions"].rows == 2 * 16 * 2 * 4
+
+
+def test_a_benchmark_is_judged_beside_the_held_out_rows_and_scored_by_its_own_rules(
+    chain: Chain, workplace: Workplace
+):
+    benchmark = [
+        {
+            "id": f"{kind}-{number}",
+            "prompt": row.question,
+            "chosen": (row.answer1, row.answer2)[row.gold - 1],
+            "rejected": (row.answer1, row.answer2)[2 - row.gold],
+            "image": f"images/{number}.png",
+        }
+        for number, row in enumerate(ROWS[:12])
+        for kind in [("RLAIF-V", "mathverse", "wildvision")[number % 3]]
+    ]
+    store = workplace.open_store(f"{workplace.root}/vl")
+    store.put("data.jsonl", "\n".join(map(json.dumps, benchmark)).encode())
+    for number, row in enumerate(ROWS[:12]):
+        store.put(f"images/{number}.png", row.images[0])
+    chain.spec["evaluate"] |= {
+        "sets": [
+            {"name": "vl", "uri": f"{workplace.root}/vl/*.jsonl", "format": "VLRewardBenchRelease"}
+        ],
+        "protocols": ["BothOrders", "SeededRandom", "Release"],
+    }
+    chain.known[Stage.PREPARE] = prepare.run(
+        workplace.config(chain.spec, Stage.PREPARE), workplace.context(Stage.PREPARE)
+    ).manifest
+    manifest = chain.run().manifest
+    assert manifest.summary["set.vl"] == "1.000 ± 0.000"
+    report = json.loads(chain.read(manifest, "report", "report.json"))
+    (vl,) = report["sets"]
+    assert vl["benchmark"] == "VL-RewardBench"
+    scores = {(b["protocol"], b["split"]): b for b in vl["models"]["base"]["benchmarks"]}
+    # The base model always says 1: perfect as published, at chance in truth.
+    assert scores["Release", "Official"]["micro"] == 100
+    assert scores["BothOrders", "Official"]["micro"] == 50
+    split = {
+        (split, c["category"]): c["pairs"]
+        for split in ("Official", "CaseSensitive")
+        for c in scores["BothOrders", split]["categories"]
+    }
+    assert split == {
+        ("Official", "Hallucination"): 4,
+        ("Official", "Reasoning"): 4,
+        ("Official", "General"): 4,
+        ("CaseSensitive", "Reasoning"): 4,
+        ("CaseSensitive", "General"): 8,
+    }
+    assert report["models"]["rl"]["rows"] == 16
+
+
+@pytest.mark.parametrize("prompts", [1, 30, 100])
+def test_ended_at_any_moment_it_asks_again_for_nothing_that_is_stored(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, prompts: int
+):
+    monkeypatch.setattr(session, "_ANSWERS_PER_CHUNK", 24)  # three rows, six chunks a model
+    stop, asked = threading.Event(), [0]
+
+    def observe(path: str) -> None:
+        asked[0] += path == "/inference/v1/generate"
+        if asked[0] >= prompts:
+            stop.set()
+
+    chain.server.observer = observe
+    with pytest.raises(Interrupted):
+        chain.run(stop=stop)
+    store = chain.workplace.store
+    keys = [found.key for found in store.list(f"{chain.config().run_prefix}/journal/")]
+    stored = [pq.read_table(io.BytesIO(store.get(key))) for key in keys]
+    rows = sum(len(set(table["row"].to_pylist())) for table in stored)
+    assert rows < 2 * 16
+    asked[0], chain.server.observer = 0, lambda path: None
+    chain.server.answered.clear()
+    again = chain.run(attempt=2).manifest
+    # Of every other row both orders are asked: greedily, and for one round of votes.
+    assert len(chain.server.answered) == (2 * 16 - rows) * 2 * 2
+    predictions = io.BytesIO(chain.read(again, "predictions", "predictions.parquet"))
+    whole = pq.read_table(predictions).drop_columns(["seconds", "probability"]).to_pylist()
+    kept = [r for table in stored for r in table.drop_columns(["seconds"]).to_pylist()]
+    assert all(record in whole for record in kept)
+    assert (len(whole), again.summary["accuracy"]) == (2 * 16 * 2 * 3, "1.000 ± 0.000")
+
+
+def test_a_baseline_judges_the_same_rows_and_stands_in_the_same_tables(
+    chain: Chain, workplace: Workplace, tmp_path: Path
+):
+    build_model(tmp_path / "other", seed=3)
+    place = workplace.open_store(f"{workplace.root}/other")
+    for file in (tmp_path / "other").iterdir():
+        place.put_file(file, file.name)
+    chain.spec["evaluate"] |= {
+        "votes": [1],
+        "baselines": [{"name": "other-judge", "uri": f"{workplace.root}/other"}],
+    }
+    chain.known[Stage.PREPARE] = prepare.run(
+        workplace.config(chain.spec, Stage.PREPARE), workplace.context(Stage.PREPARE)
+    ).manifest
+    manifest = chain.run().manifest
+    assert [v.rpartition("-")[0] for v in dict.fromkeys(chain.server.answered)] == [
+        "other-judge",
+        "base",
+        "rl",
+    ]
+    report = json.loads(chain.read(manifest, "report", "report.json"))
+    accuracy = {name: model["accuracy"]["value"] for name, model in report["models"].items()}
+    assert accuracy == {"other-judge": 1.0, "base": 0.5, "rl": 1.0}
+    compared = {(g["after"], g["before"]): g["accuracy"]["value"] for g in report["gains"]}
+    assert compared["rl", "other-judge"] == 0
+    assert manifest.summary["accuracy.other-judge"] == "1.000 ± 0.000"
+
+
+def test_a_baseline_that_the_base_models_servers_cannot_load_ends_prepare_with_its_name(
+    chain: Chain, workplace: Workplace, tmp_path: Path
+):
+    folder = build_model(tmp_path / "other", seed=3)
+    weights = load_file(folder / "model.safetensors")
+    name = min(weights)
+    save_file({**weights, name: weights[name][:1].clone()}, folder / "model.safetensors")
+    place = workplace.open_store(f"{workplace.root}/other")
+    for file in folder.iterdir():
+        place.put_file(file, file.name)
+    chain.spec["evaluate"]["baselines"] = [{"name": "small", "uri": f"{workplace.root}/other"}]
+    with pytest.raises(ConfigurationError) as error:
+        prepare.run(workplace.config(chain.spec, Stage.PREPARE), workplace.context(Stage.PREPARE))
+    assert error.value.reason is Reason.INVALID_MODEL
+    assert error.value.message.startswith("evaluate.baselines small: uri ")
+    assert f"has other weights than the base model: {name} is (1, " in error.value.message
+
+
 def test_a_damaged_journal_is_asked_again(chain: Chain):
     chain.workplace.store.put(
-        f"{chain.config().run_prefix}/journal/base/00000.parquet", b"PAR1 cut"
+        f"{chain.config().run_prefix}/journal/base/heldout/00000.parquet", b"PAR1 cut"
     )
     assert chain.run().manifest.summary["accuracy.base"] == "0.500 ± 0.000"
 

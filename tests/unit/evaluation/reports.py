@@ -4,16 +4,19 @@
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from r1reward_api.resource.job import Gate
 from r1reward_trainer.data.rows import Row
 from r1reward_trainer.evaluation import figures
-from r1reward_trainer.evaluation.predictions import gold_in_order
+from r1reward_trainer.evaluation.benchmarks import Benchmark
+from r1reward_trainer.evaluation.predictions import HELDOUT, gold_in_order
+from r1reward_trainer.evaluation.protocols import Protocol
 from r1reward_trainer.evaluation.report.curves import curves
 from r1reward_trainer.evaluation.report.document import Artifact, Report, Setting
 from r1reward_trainer.evaluation.report.pictures import data_uri
@@ -24,6 +27,7 @@ MODELS = ("base", "sft", "rl")
 VOTES = (1, 3, 5)
 SAMPLES = 400
 SEED = 3
+PROTOCOLS: tuple[Protocol, ...] = ("BothOrders", "SeededRandom", "Release")
 GATES = (
     Gate(metric="Accuracy", minimum=0.8, not_worse_than="SFT"),
     Gate(metric="OrderAgreement", minimum=0.999),
@@ -43,12 +47,21 @@ def sometimes(given: Sequence[Row], share: float, seed: int) -> Says:
     return says
 
 
-def three_models(given: Sequence[Row]) -> pa.Table:
+def three_models(
+    given: Sequence[Row], of: str = HELDOUT, benchmark: Benchmark | None = None
+) -> pa.Table:
     """Predictions of base, sft and rl, each better than the one before."""
     shares = zip(MODELS, (0.5, 0.75, 0.95), strict=True)
     return table(
         *(
-            predictions(given, sometimes(given, share, seed), votes=max(VOTES), model=model)
+            predictions(
+                given,
+                sometimes(given, share, seed),
+                votes=max(VOTES),
+                model=model,
+                of=of,
+                benchmark=benchmark,
+            )
             for seed, (model, share) in enumerate(shares)
         )
     )
@@ -78,14 +91,22 @@ def png(side: int = 8) -> bytes:
     return out.getvalue()
 
 
-def report(said: pa.Table, given: Sequence[Row], **changes: object) -> Report:
+def report(
+    said: pa.Table,
+    given: Sequence[Row],
+    sets: Mapping[str, Benchmark | None] | None = None,
+    **changes: object,
+) -> Report:
     """The report of these predictions."""
-    found = figures.compute(said, MODELS, figures.Rules(VOTES, SAMPLES, SEED, gates=GATES))
+    rules = figures.Rules(VOTES, SAMPLES, SEED, GATES, PROTOCOLS, sets or {})
+    found = figures.compute(said, MODELS, rules)
     rl = metrics_jsonl(60, reward__mean=0.01, loss=-0.01, response__length_mean=0.001)
+    heldout = said.filter(pc.field("set") == HELDOUT)
     values = {
         "models": found.models,
         "gains": found.gains,
         "gates": found.gates,
+        "sets": found.sets,
         "job": "digits",
         "namespace": "team-a",
         "key": "5" * 64,
@@ -106,7 +127,7 @@ def report(said: pa.Table, given: Sequence[Row], **changes: object) -> Report:
             )
         ],
         "curves": curves("sft", metrics_jsonl(10, loss=-0.1)) + curves("rl", rl),
-        "transcripts": choose(said, given, MODELS, SEED),
+        "transcripts": choose(heldout, given, MODELS, SEED),
         "spec": {"rl": {"learningRate": 1e-6}},
         **changes,
     }

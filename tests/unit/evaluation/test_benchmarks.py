@@ -17,20 +17,8 @@ from r1reward_trainer.evaluation.benchmarks import (
     score,
     vl_rewardbench_category,
 )
-
-VL_IDS = {
-    "hallucination_pair-1003": 448,
-    "RLAIF-V-14": 233,
-    "RLHF-V-31": 68,
-    "mathverse_1294": 167,
-    "mmmu_pro_test_Electronics_6": 151,
-    "wildvision-battle-13": 173,
-    "jailbreak-Fraud-29": 7,
-    "LRVInstruction-000000007746": 1,
-    "politics-Gov_Decision-124": 1,
-    "svit-complex_reasoning-876": 1,
-}
-"""One id of each kind in the benchmark's file, and how many there are of the kind."""
+from r1reward_trainer.evaluation.published import PUBLISHED
+from tests.unit.evaluation.made import VL_IDS
 
 
 def split(release_compatible: bool) -> dict[str, int]:
@@ -135,3 +123,14 @@ def test_the_papers_gains_are_relative_and_those_of_five_votes():
 def test_nothing_to_score_is_an_error():
     with pytest.raises(ValueError, match="VL-RewardBench: no pairs"):
         score("VL-RewardBench", [])
+
+
+def test_published_rows_agree_with_themselves_and_say_what_they_cannot_be_compared_with():
+    for benchmark, rows in PUBLISHED.items():
+        for row in rows:
+            assert row.caveat, (benchmark, row.model)
+            if len(row.categories) == 7 and row.macro is not None:
+                unweighted = sum(row.categories.values()) / 7
+                assert unweighted == pytest.approx(row.macro, abs=0.1), row.model
+    greedy = PUBLISHED["VL-RewardBench"][0]
+    assert sum(greedy.categories.values()) / 3 == pytest.approx(greedy.macro, abs=0.01)

@@ -2,16 +2,18 @@
 """Figures of judges whose behaviour is known (acceptance facts 25 and 26 of the paper's method)."""
 
 import math
-from itertools import product
+from dataclasses import replace
+from itertools import groupby, product
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1reward_trainer.evaluation import metrics
-from r1reward_trainer.evaluation.predictions import ORDERS
-from r1reward_trainer.method.voting import any_correct, majority
-from tests.unit.evaluation.builders import judged, right, rows
+from r1reward_trainer.evaluation.predictions import ORDERS, judgements, to_table
+from r1reward_trainer.method.voting import majority, votes_needed
+from tests.unit.evaluation.builders import judged, predictions, right, rows
 
 ROWS = rows(40)
 CONSTANT = judged(ROWS, lambda *_: 1)
@@ -83,7 +85,7 @@ def test_independent_votes_of_60_percent_give_the_binomial_figures(k, voting, an
     for votes in product((1, 2), repeat=k):
         probability = 0.6 ** votes.count(1) * 0.4 ** votes.count(2)
         majority_right += probability * (majority(votes) == 1)
-        any_right += probability * any_correct(votes, 1)
+        any_right += probability * (1 in votes)
     assert majority_right == pytest.approx(voting, abs=5e-5)
     assert any_right == pytest.approx(any_, abs=5e-6)
 
@@ -101,13 +103,64 @@ def test_accuracy_is_the_mean_of_both_slots_whatever_the_judge_says(said):
     assert (metrics.both_right_by_row(figures) <= metrics.agreement_by_row(figures)).all()
 
 
-def test_one_drawn_order_hides_the_bias_that_both_orders_show():
-    assert abs(metrics.seeded_order(judged(rows(2000), lambda *_: 1), 0) - 0.5) < 0.05
-    assert metrics.seeded_order(PERFECT, 1) == 1
-    assert metrics.seeded_order(CONSTANT, 1) == metrics.seeded_order(CONSTANT, 1)
-
-
-def test_ties_are_shown_apart():
+def test_ties_and_silence_are_shown_apart():
     votes = {1: 1, 2: 2, 3: None, 4: 1}
     voters = judged(rows(3), lambda _, __, sample: votes.get(sample), votes=4)
     assert [metrics.tied_share(voters, k) for k in (1, 2, 3, 4)] == [0, 1, 1, 0]
+    silent = judged(rows(3), lambda *_: None, votes=2)
+    assert (metrics.tied_share(silent, 2), metrics.silent_share(silent, 2)) == (0, 1)
+
+
+def stopped_early(says, ks, count=40):
+    """The judge's answers without the votes that early stopping leaves out."""
+    whole = predictions(ROWS[:count], says, votes=max(ks))
+    kept = []
+    for _, answers in groupby(whole, key=lambda p: (p.row, p.order)):
+        prompt = list(answers)
+        drawn = 0
+        while more := votes_needed([p.verdict for p in prompt[1 : 1 + drawn]], ks):
+            drawn += more
+        kept += prompt[: 1 + drawn]
+    return judgements(to_table(whole), "rl"), judgements(to_table(kept), "rl")
+
+
+def test_voting_is_the_same_and_any_a_lower_bound_when_votes_are_left_out():
+    generator = np.random.default_rng(5)
+    verdicts = generator.choice([1, 2, 0], p=[0.6, 0.3, 0.1], size=(40, 2, 8))
+    whole, early = stopped_early(
+        lambda i, order, sample: int(verdicts[i, ORDERS.index(order), sample]) or None, (3, 7)
+    )
+    for k in (3, 7):
+        assert (metrics.voting_by_row(early, k) == metrics.voting_by_row(whole, k)).all()
+        exact, bound = (metrics.any_by_row(j, k).mean() for j in (whole, early))
+        assert bound <= exact <= bound + metrics.any_open_share(early, k)
+        assert metrics.any_open_share(whole, k) == 0
+    assert metrics.votes_asked(early, 7) < metrics.votes_asked(whole, 7) == 7
+
+
+def test_three_sure_votes_outweigh_four_that_are_hardly_more_than_even():
+    def prediction(p, sure):
+        verdict = 3 - p.gold if p.sample > 3 else p.gold
+        odds = {0: 3.0}.get(p.sample, 0.05 if p.sample > 3 else sure)
+        return replace(p, verdict=verdict, log_odds=odds * (3 - 2 * verdict))
+
+    def votes(sure):
+        said = predictions(ROWS, lambda *_: 1, votes=7)
+        return judgements(to_table(prediction(p, sure) for p in said), "rl")
+
+    assert metrics.voting_by_row(votes(6.0), 7).mean() == 0
+    assert metrics.weighted_voting_by_row(votes(6.0), 7).mean() == 1
+    assert metrics.weighted_voting_by_row(votes(0.05), 7).mean() == 0
+
+
+def test_votes_without_probabilities_weigh_the_same():
+    said = [replace(p, log_odds=None) for p in predictions(ROWS, right(ROWS), votes=3)]
+    voters = judgements(to_table(said), "rl")
+    assert metrics.weighted_voting_by_row(voters, 3).tolist() == [1.0] * 40
+
+
+def test_costs_are_means_over_all_answers():
+    voters = judged(rows(3), lambda *_: 1, votes=2)
+    assert metrics.tokens_per_judgement(voters) == 11
+    assert metrics.seconds_per_judgement(voters) == 0.5
+    assert metrics.reflecting(voters) == 1

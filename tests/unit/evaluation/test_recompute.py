@@ -8,29 +8,31 @@ import re
 from collections import Counter, defaultdict
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from r1reward_trainer.evaluation.figures import summary
 from r1reward_trainer.evaluation.report.build import render
 from r1reward_trainer.evaluation.report.document import Report
-from tests.unit.evaluation.builders import row
+from tests.unit.evaluation.builders import row, set_row
 from tests.unit.evaluation.reports import MODELS, VOTES, pictures, png, report, three_models
 
-SOURCES = ("charts", "scenes", "VL-RewardBench")
+SOURCES = ("charts", "scenes")
 SHARES = (
     "chosen_first",
     "chosen_second",
-    "seeded_order",
     "both_right",
     "says_first",
     "order_agreement",
     "invalid",
     "truncated",
+    "reflecting",
 )
-GIVEN = [
-    row(i, id=f"mathverse_{i}" if i % 2 else f"RLAIF-V-{i}", images=(png(),), source=SOURCES[i % 3])
-    for i in range(60)
+GIVEN = [row(i, images=(png(),), source=SOURCES[i % 2]) for i in range(60)]
+VL = [
+    set_row(i, item=f"{'mathverse_' if i % 3 else 'RLAIF-V-'}{i // 2}", category="", gold=1 + i % 2)
+    for i in range(40)
 ]
 
 
@@ -38,17 +40,23 @@ GIVEN = [
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], Any, str]:
     """Predictions, report.json and report.html as they are read back from files."""
     folder = tmp_path_factory.mktemp("written")
-    said = three_models(GIVEN)
+    said = pa.concat_tables([three_models(GIVEN), three_models(VL, "vl", "VL-RewardBench")])
     pq.write_table(said, folder / "predictions.parquet")
-    shown = report(said, GIVEN)
+    shown = report(said, GIVEN, {"vl": "VL-RewardBench"})
     (folder / "report.json").write_text(shown.model_dump_json(by_alias=True))
     html = render(shown, pictures(shown, GIVEN))
     read = pq.read_table(folder / "predictions.parquet").to_pylist()
     return read, json.loads((folder / "report.json").read_text()), html
 
 
-def of(predictions: list[dict[str, Any]], model: str, *samples: int) -> list[dict[str, Any]]:
-    return [p for p in predictions if p["model"] == model and p["sample"] in (samples or (0,))]
+def of(
+    predictions: list[dict[str, Any]], model: str, *samples: int, given: str = "heldout"
+) -> list[dict[str, Any]]:
+    return [
+        p
+        for p in predictions
+        if (p["model"], p["set"]) == (model, given) and p["sample"] in (samples or (0,))
+    ]
 
 
 def mean(values: list[Any]) -> float:
@@ -94,21 +102,44 @@ def test_votes_are_those_of_the_predictions(written, model):
     assert [v["k"] for v in figures["models"][model]["votes"]] == [k for k in VOTES if k > 1]
 
 
-def test_sources_and_benchmarks_are_those_of_the_predictions(written):
+def test_sources_are_those_of_the_predictions(written):
     predictions, figures, _ = written
-    greedy = of(predictions, "rl")
     found = figures["models"]["rl"]
+    by_source = defaultdict(list)
+    for p in of(predictions, "rl"):
+        by_source[p["source"]].append(p["correct"])
     assert {s["source"]: (s["rows"], pytest.approx(s["accuracy"])) for s in found["sources"]} == {
-        name: (20, mean([p["correct"] for p in greedy if p["source"] == name])) for name in SOURCES
+        source: (len(correct) // 2, mean(correct)) for source, correct in by_source.items()
     }
-    own = [p for p in greedy if p["source"] == "VL-RewardBench"]
-    both, first = found["benchmarks"]
-    assert (both["protocol"], first["protocol"]) == ("both orders", "chosen first")
-    assert both["micro"] == pytest.approx(100 * mean([p["correct"] for p in own]))
-    shown_first = [p for p in own if p["gold"] == 1]
-    assert first["micro"] == pytest.approx(100 * mean([p["correct"] for p in shown_first]))
-    reasoning = [p["correct"] for p in shown_first if p["row_id"].startswith("mathverse")]
-    assert first["categories"]["Reasoning"] == pytest.approx(100 * mean(reasoning))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_sets_scores_are_those_of_its_predictions_under_every_protocol(written, model):
+    predictions, figures, _ = written
+    (vl,) = figures["sets"]
+    own = of(predictions, model, given="vl")
+    right = defaultdict(list)
+    for p in own:
+        right[p["row"]].append(p["correct"])
+    both = {row: mean(correct) for row, correct in right.items()}
+    release = {p["row"]: p["released"] == 1 for p in own if p["gold"] == 1}
+    for b in vl["models"][model]["benchmarks"]:
+        if b["protocol"] == "SeededRandom":
+            continue
+        correct = both if b["protocol"] == "BothOrders" else release
+        assert b["micro"] == pytest.approx(100 * mean(list(correct.values())))
+        by_category = defaultdict(list)
+        for p in own:
+            hallucination = "General" if b["split"] == "CaseSensitive" else "Hallucination"
+            name = hallucination if "RLAIF" in p["item"] else "Reasoning"
+            if p["order"] == "Given":
+                by_category[name].append(correct[p["row"]])
+        found = {c["category"]: (c["pairs"], c["accuracy"]) for c in b["categories"]}
+        expected = {n: (len(c), pytest.approx(100 * mean(c))) for n, c in by_category.items()}
+        assert found == expected
+        assert b["macro"] == pytest.approx(100 * mean([mean(c) for c in by_category.values()]))
+    kinds = {(b["protocol"], b["split"]) for b in vl["models"][model]["benchmarks"]}
+    assert len(kinds) == len(vl["models"][model]["benchmarks"]) == 6
 
 
 def test_gains_are_differences_of_the_accuracies_and_lie_in_their_interval(written):
@@ -186,9 +217,27 @@ def test_the_page_says_which_gate_was_not_passed(written):
 def test_the_page_shows_the_figures_of_the_json(written):
     _, figures, html = written
     shown = dict(re.findall(r'data-figure="([^"]+)">([^<]*)<', html))
+    expected = _expected(figures, "")
+    for gain in figures["gains"]:
+        if gain["after"] == "rl":
+            a = gain["accuracy"]
+            expected[f"gain/rl/{gain['before']}"] = (
+                f"{a['value']:+.3f} [{a['low']:+.3f}, {a['high']:+.3f}]"
+            )
+    (vl,) = figures["sets"]
+    expected |= _expected(vl, "vl:")
+    for model, f in vl["models"].items():
+        for b in f["benchmarks"]:
+            expected[f"vl:{model}/{b['protocol']}/{b['split']}/micro"] = f"{b['micro']:.2f}"
+    assert shown == expected
+
+
+def _expected(figures: dict[str, Any], prefix: str) -> dict[str, str]:
     expected: dict[str, str] = {}
     for model, f in figures["models"].items():
         expected[f"{model}/accuracy"] = _interval(f["accuracy"])
+        for p in f["protocols"][1:]:
+            expected[f"{model}/{p['protocol']}"] = _interval(p["accuracy"])
         for name in SHARES:
             camel = re.sub("_(.)", lambda m: m[1].upper(), name)
             expected[f"{model}/{name}"] = f"{f[camel]:.3f}"
@@ -199,18 +248,19 @@ def test_the_page_shows_the_figures_of_the_json(written):
         for name in ("ece", "eceUncalibrated", "temperature", "known"):
             snake = "ece_uncalibrated" if name == "eceUncalibrated" else name
             expected[f"{model}/{snake}"] = f"{calibration[name]:.3f}"
+        cost = (f["tokensPerJudgement"], f["secondsPerJudgement"])
+        expected[f"{model}/cost"] = "{:.1f}, {:.3g}".format(*cost)
         for vote in f["votes"]:
-            expected[f"{model}/voting@{vote['k']}"] = _interval(vote["voting"])
-            expected[f"{model}/any@{vote['k']}"] = _interval(vote["any"])
-            expected[f"{model}/tied@{vote['k']}"] = f"{vote['tied']:.3f}"
+            k = vote["k"]
+            expected[f"{model}/voting@{k}"] = _interval(vote["voting"])
+            expected[f"{model}/weighted@{k}"] = _interval(vote["weighted"])
+            expected[f"{model}/any@{k}"] = _interval(vote["any"])
+            expected[f"{model}/tied@{k}"] = f"{vote['tied']:.3f}"
+            expected[f"{model}/silent@{k}"] = f"{vote['silent']:.3f}"
+            expected[f"{model}/asked@{k}"] = f"{vote['asked']:.2f}"
     for gain in figures["gains"]:
         expected[f"p/{gain['after']}/{gain['before']}"] = f"{gain['pValue']:.2g}"
-        if gain["after"] == "rl":
-            a = gain["accuracy"]
-            expected[f"gain/rl/{gain['before']}"] = (
-                f"{a['value']:+.3f} [{a['low']:+.3f}, {a['high']:+.3f}]"
-            )
-    assert shown == expected
+    return {f"{prefix}{name}": value for name, value in expected.items()}
 
 
 def test_the_jobs_summary_has_the_last_models_accuracy_first(written):
@@ -226,6 +276,7 @@ def test_the_jobs_summary_has_the_last_models_accuracy_first(written):
         "accuracy.rl",
         "votes",
         "gates",
+        "set.vl",
     ]
     assert found["gates"].startswith("failed: OrderAgreement ")
     assert re.fullmatch(r"@3 [01]\.\d{3} ± 0\.\d{3}, @5 [01]\.\d{3} ± 0\.\d{3}", found["votes"])

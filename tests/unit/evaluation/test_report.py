@@ -7,6 +7,7 @@ import io
 import re
 from html.parser import HTMLParser
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -15,7 +16,7 @@ from r1reward_trainer.evaluation.report.curves import curves, smoothed
 from r1reward_trainer.evaluation.report.document import Report
 from r1reward_trainer.evaluation.report.pictures import data_uri
 from r1reward_trainer.evaluation.report.transcripts import EACH
-from tests.unit.evaluation.builders import row
+from tests.unit.evaluation.builders import row, set_row
 from tests.unit.evaluation.reports import metrics_jsonl, pictures, png, report, three_models
 
 HOSTILE = '</pre><script>alert(1)</script><img src=x onerror="a()">{{ 7*7 }}\u202eevil\x00&amp;'
@@ -60,7 +61,9 @@ def hostile() -> tuple[str, Page]:
         )
         for i in range(30)
     ]
-    shown = report(three_models(given), given)
+    mine = [set_row(i, item=HOSTILE, category=HOSTILE) for i in range(4)]
+    said = pa.concat_tables([three_models(given), three_models(mine, "mine")])
+    shown = report(said, given, {"mine": None})
     changed = shown.model_copy(
         update={
             "base_model": HOSTILE,

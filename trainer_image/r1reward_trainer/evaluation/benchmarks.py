@@ -62,19 +62,26 @@ class BenchmarkScores:
     accuracy_plus: float | None = None
 
 
-def score(benchmark: Benchmark, pairs: Sequence[Judged]) -> BenchmarkScores:
-    """Scores by the benchmark's rules.
+def score(
+    benchmark: Benchmark | None, pairs: Sequence[Judged], *, release_compatible: bool = False
+) -> BenchmarkScores:
+    """Scores by the benchmark's rules; other sets by their category as it is.
 
     Headline figure: VL-RewardBench prints `micro` as Overall and `macro` as Macro; the paper's
     Overall of Multimodal RewardBench is `macro`, its shipped scorer prints `micro`;
     MM-RLHF-RewardBench prints `micro` as ACC and `accuracy_plus` as ACC+.
+
+    Args:
+        benchmark: whose rules.
+        pairs: at least one.
+        release_compatible: VL-RewardBench by the released scorer's case-sensitive split.
 
     Raises:
         ValueError: without pairs.
     """
     if not pairs:
         raise ValueError(f"{benchmark}: no pairs to score")
-    scores = by_category(pairs, _CATEGORY[benchmark])
+    scores = by_category(pairs, lambda pair: _category(benchmark, pair, release_compatible))
     plus = accuracy_plus(pairs) if benchmark == "MM-RLHF-RewardBench" else None
     return BenchmarkScores(scores, micro(scores), macro(scores), plus)
 
@@ -145,11 +152,16 @@ def mm_rlhf_category(media_path: str) -> str:
     return "other"
 
 
-_CATEGORY: Mapping[Benchmark, Callable[[Judged], str]] = {
-    "VL-RewardBench": lambda p: vl_rewardbench_category(p.id),
-    "Multimodal RewardBench": lambda p: multimodal_rewardbench_category(p.id, p.category),
-    "MM-RLHF-RewardBench": lambda p: mm_rlhf_category(p.category),
-}
+def _category(benchmark: Benchmark | None, pair: Judged, release_compatible: bool) -> str:
+    match benchmark:
+        case "VL-RewardBench":
+            return vl_rewardbench_category(pair.id, release_compatible=release_compatible)
+        case "Multimodal RewardBench":
+            return multimodal_rewardbench_category(pair.id, pair.category)
+        case "MM-RLHF-RewardBench":
+            return mm_rlhf_category(pair.category)
+        case None:
+            return pair.category
 
 
 def relative_gain(new: float, old: float) -> float:

@@ -2,10 +2,10 @@
 """All figures of an evaluation, computed from its predictions and nothing else."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from typing import Any, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,8 @@ from r1reward_trainer.evaluation.bootstrap import Estimate, bootstrap_gain, boot
 from r1reward_trainer.evaluation.gates import GateFigures, failures, judge_gates
 from r1reward_trainer.evaluation.mcnemar import mcnemar
 from r1reward_trainer.evaluation.predictions import GREEDY, Judgements, judgements
+from r1reward_trainer.evaluation.protocols import Protocol, correct_by_row
+from r1reward_trainer.evaluation.published import PUBLISHED, Published
 
 
 class Interval(ApiModel):
@@ -46,12 +48,29 @@ class Voting(ApiModel):
     """Votes that count."""
     voting: Interval
     """The majority is right, mean over both orders."""
+    weighted: Interval
+    """As voting, each vote by the calibrated probability of its verdict."""
     any: Interval
-    """Any vote is right, mean over both orders."""
+    """Any vote is right, mean over both orders; of the votes that were asked for."""
+    any_open: float
+    """Share of prompts that votes which were not asked for might add to `any`."""
     any_by_chance: float
     """What `any` is for a coin."""
     tied: float
-    """Share of prompts whose votes are tied or all without a verdict; voting calls them wrong."""
+    """Share of prompts with a tied vote; voting calls them wrong."""
+    silent: float
+    """Share of prompts without a verdict among the votes; voting calls them wrong."""
+    asked: float
+    """Mean number of votes a prompt that were asked for."""
+
+
+class ProtocolFigures(ApiModel):
+    """The greedy answers as others ask and count."""
+
+    protocol: Protocol
+    """Which."""
+    accuracy: Interval
+    """Share of rows that is right."""
 
 
 class SourceFigures(ApiModel):
@@ -65,21 +84,35 @@ class SourceFigures(ApiModel):
     """Greedy, mean over both orders."""
 
 
-class BenchmarkFigures(ApiModel):
-    """A public benchmark among the held-out rows, in percent, by its own rules."""
+class CategoryFigures(ApiModel):
+    """One category of a benchmark."""
 
-    benchmark: str
+    category: str
     """Its name."""
-    protocol: str
-    """Both orders, or chosen first as published."""
+    pairs: int
+    """Pairs in it."""
+    accuracy: float
+    """In percent."""
+
+
+class BenchmarkFigures(ApiModel):
+    """A set's scores in percent, by its benchmark's own rules."""
+
+    benchmark: str | None
+    """Whose rules; none for other sets, which are scored by their categories."""
+    protocol: Protocol
+    """How the answers were asked and counted."""
+    split: Literal["Official", "CaseSensitive"]
+    """CaseSensitive: VL-RewardBench as the released scorer splits it, which takes RLHF-V and
+    RLAIF-V for General: its categories and macro cannot be compared with the leaderboard's."""
     pairs: int
     """Pairs judged."""
-    categories: dict[str, float]
+    categories: list[CategoryFigures]
     """By category."""
     micro: float
     """Share of all pairs."""
     macro: float
-    """Unweighted mean of the categories."""
+    """Unweighted mean of the categories: the paper's Overall of Multimodal RewardBench."""
     accuracy_plus: float | None = None
     """ACC+ of MM-RLHF-RewardBench."""
 
@@ -119,18 +152,18 @@ class Calibration(ApiModel):
 
 
 class ModelFigures(ApiModel):
-    """One model."""
+    """One model on one set."""
 
     rows: int
-    """Held-out rows; each is asked in both orders."""
+    """Rows; each is asked in both orders."""
     accuracy: Interval
     """Greedy, mean over both orders."""
     chosen_first: float
     """Accuracy where the better answer stands first: the published protocol."""
     chosen_second: float
     """Accuracy where it stands second."""
-    seeded_order: float
-    """Accuracy where each row is asked in one order, drawn by seed."""
+    protocols: list[ProtocolFigures]
+    """As `evaluate.protocols` asks for."""
     both_right: float
     """Share of rows right in both orders."""
     says_first: float | None
@@ -147,6 +180,12 @@ class ModelFigures(ApiModel):
     """Its median."""
     tokens_p95: float
     """Its 95th percentile."""
+    reflecting: float
+    """Share of answers with a phrase that goes back on what was said before."""
+    tokens_per_judgement: float
+    """Mean tokens of an answer, votes included."""
+    seconds_per_judgement: float
+    """Mean time of an answer, votes included, all servers together."""
     calibration: Calibration | None = None
     """None where no answer has log-odds."""
     votes: list[Voting]
@@ -154,7 +193,7 @@ class ModelFigures(ApiModel):
     sources: list[SourceFigures]
     """By data source."""
     benchmarks: list[BenchmarkFigures]
-    """Public benchmarks among the rows."""
+    """By the rules of the set's benchmark; empty for rows without categories."""
 
 
 class Gain(ApiModel):
@@ -174,6 +213,21 @@ class Gain(ApiModel):
     """Of McNemar's exact test on those two counts, two-sided."""
 
 
+class SetFigures(ApiModel):
+    """All models on one of `evaluate.sets`."""
+
+    name: str
+    """The set's name."""
+    benchmark: str | None = None
+    """By whose rules it is scored."""
+    models: dict[str, ModelFigures]
+    """By name, in the order in which they were trained."""
+    gains: list[Gain]
+    """Every later model against every earlier one."""
+    published: list[Published] = []
+    """What others have published on the benchmark, which was not measured here."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """How figures are made of predictions.
@@ -183,23 +237,31 @@ class Rules:
         samples: bootstrap resamples.
         seed: of the bootstrap and of the drawn order.
         gates: which the last model must pass.
+        protocols: whose figures are wanted.
+        sets: further sets, by name with the benchmark that they are.
     """
 
     votes: Sequence[int]
     samples: int
     seed: int
     gates: tuple[Gate, ...] = ()
+    protocols: tuple[Protocol, ...] = ("BothOrders",)
+    sets: Mapping[str, benchmarks.Benchmark | None] = field(
+        default_factory=dict[str, benchmarks.Benchmark | None]
+    )
 
 
 class Figures(ApiModel):
     """All figures."""
 
     models: dict[str, ModelFigures]
-    """By name, in the order in which they were trained: base, sft, rl."""
+    """On the held-out rows, by name, in the order in which they were trained: base, sft, rl."""
     gains: list[Gain]
     """Every later model against every earlier one."""
     gates: list[GateFigures] = []
     """What the last model had to reach."""
+    sets: list[SetFigures] = []
+    """On further sets."""
 
     @property
     def last(self) -> ModelFigures:
@@ -217,12 +279,28 @@ def compute(predictions: pa.Table, models: Sequence[str], rules: Rules) -> Figur
     """
     judged = {model: judgements(predictions, model) for model in models}
     return Figures(
-        models={m: _model(judged[m], rules) for m in models},
-        gains=[
-            _gain(after, before, judged[after], judged[before], rules)
-            for before, after in combinations(models, 2)
-        ],
+        models={m: _model(judged[m], rules, None) for m in models},
+        gains=_gains(judged, rules),
         gates=judge_gates(rules.gates, judged, rules.samples, rules.seed),
+        sets=[
+            _set(name, benchmark, {m: judgements(predictions, m, name) for m in models}, rules)
+            for name, benchmark in rules.sets.items()
+        ],
+    )
+
+
+def _set(
+    name: str,
+    benchmark: benchmarks.Benchmark | None,
+    judged: Mapping[str, Judgements],
+    rules: Rules,
+) -> SetFigures:
+    return SetFigures(
+        name=name,
+        benchmark=benchmark,
+        models={m: _model(j, rules, benchmark) for m, j in judged.items()},
+        gains=_gains(judged, rules),
+        published=PUBLISHED[benchmark] if benchmark else [],
     )
 
 
@@ -238,7 +316,15 @@ def summary(figures: Figures) -> dict[str, str]:
             if figures.gates
             else {}
         ),
+        **{f"set.{s.name}": str(list(s.models.values())[-1].accuracy) for s in figures.sets},
     }
+
+
+def _gains(judged: Mapping[str, Judgements], rules: Rules) -> list[Gain]:
+    return [
+        _gain(after, before, judged[after], judged[before], rules)
+        for before, after in combinations(judged, 2)
+    ]
 
 
 def _gain(after: str, before: str, later: Judgements, earlier: Judgements, rules: Rules) -> Gain:
@@ -256,7 +342,9 @@ def _gain(after: str, before: str, later: Judgements, earlier: Judgements, rules
     )
 
 
-def _model(judged: Judgements, rules: Rules) -> ModelFigures:
+def _model(
+    judged: Judgements, rules: Rules, benchmark: benchmarks.Benchmark | None
+) -> ModelFigures:
     first, second = metrics.accuracy_by_slot(judged)
     says_first = metrics.says_first(judged)
     mean, median, p95 = metrics.response_lengths(judged)
@@ -266,11 +354,16 @@ def _model(judged: Judgements, rules: Rules) -> ModelFigures:
         return Interval.of(bootstrap_mean(values, rules.samples, rules.seed))
 
     return ModelFigures(
-        rows=len(judged.row_ids),
+        rows=len(judged.items),
         accuracy=interval(by_row),
         chosen_first=first,
         chosen_second=second,
-        seeded_order=metrics.seeded_order(judged, rules.seed),
+        protocols=[
+            ProtocolFigures(
+                protocol=protocol, accuracy=interval(correct_by_row(judged, protocol, rules.seed))
+            )
+            for protocol in rules.protocols
+        ],
         both_right=float(metrics.both_right_by_row(judged).mean()),
         says_first=None if math.isnan(says_first) else says_first,
         order_agreement=float(metrics.agreement_by_row(judged).mean()),
@@ -279,20 +372,27 @@ def _model(judged: Judgements, rules: Rules) -> ModelFigures:
         tokens_mean=mean,
         tokens_median=median,
         tokens_p95=p95,
+        reflecting=metrics.reflecting(judged),
+        tokens_per_judgement=metrics.tokens_per_judgement(judged),
+        seconds_per_judgement=metrics.seconds_per_judgement(judged),
         calibration=_calibration(judged, rules),
         votes=[
             Voting(
                 k=k,
                 voting=interval(metrics.voting_by_row(judged, k)),
+                weighted=interval(metrics.weighted_voting_by_row(judged, k)),
                 any=interval(metrics.any_by_row(judged, k)),
+                any_open=metrics.any_open_share(judged, k),
                 any_by_chance=metrics.chance_of_any(k),
                 tied=metrics.tied_share(judged, k),
+                silent=metrics.silent_share(judged, k),
+                asked=metrics.votes_asked(judged, k),
             )
             for k in sorted(set(rules.votes))
             if k > 1
         ],
         sources=_sources(judged, by_row),
-        benchmarks=_benchmarks(judged, by_row),
+        benchmarks=_benchmarks(judged, rules, benchmark),
     )
 
 
@@ -301,7 +401,7 @@ def _calibration(judged: Judgements, rules: Rules) -> Calibration | None:
     if not known:
         return None
     margins = metrics.margin_by_row(judged)
-    calibrated = margins / probability.cross_fitted(margins, judged.row_ids)
+    calibrated = margins / probability.cross_fitted(margins, judged.items)
     bins = probability.reliability(calibrated)
     brier = bootstrap_mean(probability.brier_by_row(calibrated), rules.samples, rules.seed)
     return Calibration(
@@ -326,32 +426,36 @@ def _sources(judged: Judgements, by_row: np.ndarray[Any, Any]) -> list[SourceFig
     ]
 
 
-def _benchmarks(judged: Judgements, by_row: np.ndarray[Any, Any]) -> list[BenchmarkFigures]:
-    """Rows whose source is a benchmark's name, or `<name>/<category or media path>`."""
-    first = judged.gold_by_order == 1
-    chosen_first = judged.correct[:, :, 0][first].astype(float)  # one order of each row
+def _benchmarks(
+    judged: Judgements, rules: Rules, benchmark: benchmarks.Benchmark | None
+) -> list[BenchmarkFigures]:
+    if benchmark is None and not any(judged.categories):
+        return []
+    splits = ["Official", *(["CaseSensitive"] if benchmark == "VL-RewardBench" else [])]
     found: list[BenchmarkFigures] = []
-    for name in get_args(benchmarks.Benchmark):
-        rows = [i for i, s in enumerate(judged.sources) if s == name or s.startswith(f"{name}/")]
-        for protocol, correct in (("both orders", by_row), ("chosen first", chosen_first)):
-            if not rows:
-                continue
-            pairs = [
-                benchmarks.Judged(
-                    judged.row_ids[i], float(correct[i]), judged.sources[i].partition("/")[2]
-                )
-                for i in rows
-            ]
-            scores = benchmarks.score(name, pairs)
+    for protocol in rules.protocols:
+        correct = correct_by_row(judged, protocol, rules.seed)
+        pairs = [
+            benchmarks.Judged(item, float(right), category)
+            for item, right, category in zip(judged.items, correct, judged.categories, strict=True)
+        ]
+        for split in splits:
+            scores = benchmarks.score(benchmark, pairs, release_compatible=split != "Official")
             found.append(
-                BenchmarkFigures(
-                    benchmark=name,
-                    protocol=protocol,
-                    pairs=len(pairs),
-                    categories={k: v.accuracy for k, v in scores.categories.items()},
-                    micro=scores.micro,
-                    macro=scores.macro,
-                    accuracy_plus=scores.accuracy_plus,
+                BenchmarkFigures.model_validate(
+                    {
+                        "benchmark": benchmark,
+                        "protocol": protocol,
+                        "split": split,
+                        "pairs": len(pairs),
+                        "categories": [
+                            {"category": name, "pairs": s.total, "accuracy": s.accuracy}
+                            for name, s in scores.categories.items()
+                        ],
+                        "micro": scores.micro,
+                        "macro": scores.macro,
+                        "accuracy_plus": scores.accuracy_plus,
+                    }
                 )
             )
     return found

@@ -2,14 +2,18 @@
 """Asking one model for its verdicts: rows to prompts in both orders, answers to predictions."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from r1reward_trainer.data.rows import Row
 from r1reward_trainer.evaluation.predictions import GREEDY, ORDERS, Prediction, gold_in_order
 from r1reward_trainer.evaluation.probability import verdict_log_odds
+from r1reward_trainer.evaluation.protocols import released_choice
+from r1reward_trainer.evaluation.reflection import reflections
+from r1reward_trainer.evaluation.sets import EvaluationSet, category_of, item_of
 from r1reward_trainer.method.verdict import parse_verdict
+from r1reward_trainer.method.voting import votes_needed
 from r1reward_trainer.render import Prompt, PromptTooLong, Renderer
 from r1reward_trainer.rollout import Completion, GenerateRequest, GenerateResult, Sampling
 
@@ -27,24 +31,33 @@ class AskingRules:
     """How every model is asked.
 
     Attributes:
-        votes: answers sampled at `temperature` besides the greedy one; 0 for none.
+        votes: the Ks of voting@K above 1, whose votes are sampled at `temperature` besides the
+            greedy answer; empty for none.
+        early_stop: votes are asked for in rounds, and none that cannot change a majority.
         temperature: of the votes.
         max_new_tokens: longest answer.
         seed: of the votes.
     """
 
-    votes: int
+    votes: tuple[int, ...]
+    early_stop: bool
     temperature: float
     max_new_tokens: int
     seed: int
 
     @property
     def answers_per_row(self) -> int:
-        """Predictions that come of a row."""
-        return len(ORDERS) * (1 + self.votes)
+        """Predictions that come of a row at most."""
+        return len(ORDERS) * (1 + max(self.votes, default=0))
+
+    def more_votes(self, votes: Sequence[int | None]) -> int:
+        """How many votes to ask a prompt for next, given the verdicts of those there are."""
+        if self.early_stop:
+            return votes_needed(votes, self.votes)
+        return max(self.votes, default=0) - len(votes)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Question:
     """One row in one order; its prompt is None where it is too long."""
 
@@ -52,10 +65,17 @@ class _Question:
     row: Row
     order: str
     prompt: Prompt | None
+    answers: list[tuple[Completion, str]] = field(default_factory=list[tuple[Completion, str]])
+    """The greedy one, then the votes, each with its text."""
+
+    @property
+    def votes(self) -> list[int | None]:
+        return [parse_verdict(text) for _, text in self.answers[1:]]
 
 
 def judge_rows(
-    rows: Iterable[tuple[int, Row]],
+    given: EvaluationSet,
+    positions: Sequence[int],
     model: str,
     weights: str,
     rules: AskingRules,
@@ -68,29 +88,30 @@ def judge_rows(
     are empty and count as wrong, so that no model looks better by what it cannot read.
 
     Args:
-        rows: with their positions among the held-out rows.
+        given: the set that the rows are from.
+        positions: of the rows in it.
         model: base, sft or rl.
         weights: version of the weights that the fleet has been told to hold.
         rules: how to ask.
         renderer: of the model.
         fleet: answers.
     """
-    questions = [q for position, row in rows for q in _questions(position, row, renderer)]
-    stop = (renderer.end_token_id,)
-    rivals = verdict_ids(renderer)
-    requests = [
-        r for number, q in enumerate(questions) for r in _requests(number, q, rules, stop, rivals)
-    ]
-    answers: dict[int, list[Completion]] = {}
-    for result in fleet.generate(requests):
-        number = int(result.id.partition(":")[0])
-        answers.setdefault(number, []).extend(result.completions)
+    questions = [q for i in positions for q in _questions(i, given.rows[i], renderer)]
+    rivals, stop = verdict_ids(renderer), (renderer.end_token_id,)
+    greedy = Sampling(rules.max_new_tokens, 0.0, stop_token_ids=stop, rival_ids=rivals)
+    requests = [_request(n, q, greedy, given, rules) for n, q in enumerate(questions) if q.prompt]
+    requests += _votes(questions, stop, rivals, given, rules)
+    while requests:
+        for result in fleet.generate(requests):
+            questions[int(result.id.partition(":")[0])].answers += [
+                (completion, renderer.decode(completion.token_ids))
+                for completion in result.completions
+            ]
+        requests = _votes(questions, stop, rivals, given, rules)
     return [
         prediction
-        for number, question in enumerate(questions)
-        for prediction in _predictions(
-            question, answers.get(number, []), model, weights, rules, renderer
-        )
+        for question in questions
+        for prediction in _predictions(question, given, model, weights, rules, renderer)
     ]
 
 
@@ -114,54 +135,68 @@ def _questions(position: int, row: Row, renderer: Renderer) -> Iterator[_Questio
         yield _Question(position, row, order, prompt)
 
 
-def _requests(
-    number: int,
-    question: _Question,
-    rules: AskingRules,
+def _votes(
+    questions: Sequence[_Question],
     stop: tuple[int, ...],
     rivals: tuple[int, ...],
-) -> Iterator[GenerateRequest]:
-    prompt = question.prompt
-    if prompt is None:
-        return
-    longest = rules.max_new_tokens
-    kinds = [("greedy", Sampling(longest, 0.0, stop_token_ids=stop, rival_ids=rivals))]
-    if rules.votes:
-        votes = Sampling(longest, rules.temperature, rules.votes, stop, rivals)
-        kinds.append(("votes", votes))
-    for name, sampling in kinds:
-        yield GenerateRequest(
-            id=f"{number}:{name}",
-            token_ids=prompt.collapsed_ids,
-            sampling=sampling,
-            images=prompt.images,
-            expanded_ids=prompt.token_ids,
-            seed=vote_seed(rules.seed, question.position, question.order),
+    given: EvaluationSet,
+    rules: AskingRules,
+) -> list[GenerateRequest]:
+    """The next round."""
+    return [
+        _request(
+            number,
+            question,
+            Sampling(rules.max_new_tokens, rules.temperature, more, stop, rivals),
+            given,
+            rules,
         )
+        for number, question in enumerate(questions)
+        if question.prompt and (more := rules.more_votes(question.votes))
+    ]
 
 
-def vote_seed(seed: int, position: int, order: str) -> int:
-    """Another seed for every prompt, the same in every run; below 2**31."""
-    digest = hashlib.sha256(f"{seed}/{position}/{order}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
+def _request(
+    number: int, question: _Question, sampling: Sampling, given: EvaluationSet, rules: AskingRules
+) -> GenerateRequest:
+    assert question.prompt is not None
+    votes = max(0, len(question.answers) - 1)
+    # A server seeds the answers to one request upwards: vote k has the same seed in any round.
+    seed = vote_seed(rules.seed, given.name, question.position, question.order) + votes
+    return GenerateRequest(
+        id=f"{number}:{votes}",
+        token_ids=question.prompt.collapsed_ids,
+        sampling=sampling,
+        images=question.prompt.images,
+        expanded_ids=question.prompt.token_ids,
+        seed=seed,
+    )
+
+
+def vote_seed(seed: int, set_name: str, position: int, order: str) -> int:
+    """Another seed for every prompt, the same in every run; below 2**31 − 1000."""
+    digest = hashlib.sha256(f"{seed}/{set_name}/{position}/{order}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") % (2**31 - 1000)
 
 
 def _predictions(
     question: _Question,
-    completions: Sequence[Completion],
+    given: EvaluationSet,
     model: str,
     weights: str,
     rules: AskingRules,
     renderer: Renderer,
 ) -> Iterator[Prediction]:
-    for sample in range(1 + rules.votes):
-        completion = completions[sample] if completions else None
-        response = renderer.decode(completion.token_ids) if completion else ""
+    unanswered: list[tuple[None, str]] = [(None, "")] * (rules.answers_per_row // len(ORDERS))
+    for sample, (completion, response) in enumerate(question.answers or unanswered):
         verdict = parse_verdict(response)
         yield Prediction(
             model=model,
+            set=given.name,
             row=question.position,
             row_id=question.row.id,
+            item=item_of(question.row),
+            category=category_of(question.row),
             source=question.row.source,
             order=question.order,
             sample=sample,
@@ -173,8 +208,10 @@ def _predictions(
                 if completion and verdict
                 else None
             ),
+            released=released_choice(response, given.benchmark),
             gold=gold_in_order(question.row.gold, question.order),
             tokens=len(completion.token_ids) if completion else 0,
             truncated=completion is not None and completion.finish_reason == "length",
+            reflections=reflections(response),
             weights=weights,
         )

@@ -6,14 +6,12 @@ how the paper's benchmarks are run (R1-Reward, section 5). So every row is asked
 orders, accuracy is the mean over both, and the bias is reported beside it.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
-from r1reward_trainer.evaluation.predictions import GREEDY, Judgements
-from r1reward_trainer.evaluation.probability import row_log_odds
-from r1reward_trainer.method.voting import any_correct, majority
+from r1reward_trainer.evaluation.predictions import GREEDY, ORDERS, Judgements
+from r1reward_trainer.evaluation.probability import cross_fitted, probability, row_log_odds
+from r1reward_trainer.method.voting import majority, votes_needed, weighted_majority
 
 
 def accuracy_by_row(judged: Judgements, sample: int = GREEDY) -> NDArray[np.float64]:
@@ -66,13 +64,6 @@ def margin_by_row(judged: Judgements) -> NDArray[np.float64]:
     return np.where(judged.gold == 1, log_odds, -log_odds)
 
 
-def seeded_order(judged: Judgements, seed: int) -> float:
-    """Greedy accuracy where each row is asked in one order only, drawn by seed: what others
-    report as random order. Its mean over seeds is that of both orders."""
-    drawn = np.random.default_rng(seed).integers(0, 2, size=len(judged.gold))
-    return float(judged.correct[np.arange(len(drawn)), drawn, GREEDY].mean())
-
-
 def truncated_rate(judged: Judgements) -> float:
     """Share of the greedy answers that were cut at the longest answer allowed."""
     return float(judged.truncated[:, :, GREEDY].mean())
@@ -90,43 +81,113 @@ def voting_by_row(judged: Judgements, k: int) -> NDArray[np.float64]:
     Answers without a verdict do not vote; a tie is wrong.
 
     Raises:
-        ValueError: with fewer than k votes.
+        ValueError: where the majority of k votes is not known.
     """
-    return _by_prompt(judged, k, lambda votes, gold: majority(votes) == gold)
+    return (_majorities(judged, k) == judged.gold_by_order).mean(axis=1)
 
 
 def tied_share(judged: Judgements, k: int) -> float:
-    """Share of the prompts whose first k votes are tied or all without a verdict: voting counts
-    them as wrong."""
-    return float(_by_prompt(judged, k, lambda votes, _: majority(votes) is None).mean())
+    """Share of the prompts whose first k votes are tied, some of them having a verdict: voting
+    counts them as wrong."""
+    return float(((_majorities(judged, k) == 0) & _any_verdict(judged, k)).mean())
+
+
+def silent_share(judged: Judgements, k: int) -> float:
+    """Share of the prompts without a verdict among the first k votes: voting counts them as
+    wrong."""
+    return float((~_any_verdict(judged, k)).mean())
+
+
+def weighted_voting_by_row(judged: Judgements, k: int) -> NDArray[np.float64]:
+    """[rows]: as `voting_by_row`, but each vote counts by the calibrated probability of its
+    verdict; of the votes that were asked for.
+
+    The temperature is fitted on the single greedy answers of other rows.
+    """
+    greedy = np.nan_to_num(judged.log_odds[:, :, GREEDY])
+    margins = np.where(judged.gold_by_order == 1, greedy, -greedy)
+    items = [item for item in judged.items for _ in ORDERS]
+    temperatures = cross_fitted(margins.ravel(), items).reshape(margins.shape)
+    sign = np.where(judged.verdicts == 1, 1, -1)
+    by_answer = probability(np.nan_to_num(judged.log_odds) * sign, temperatures[:, :, None])
+    missing = max(0, k + 1 - by_answer.shape[2])
+    weights = np.pad(by_answer, ((0, 0), (0, 0), (0, missing)))[:, :, 1 : k + 1]
+    said = [
+        [
+            weighted_majority(_votes(judged, row, order, k), weights[row, order]) or 0
+            for order in range(len(ORDERS))
+        ]
+        for row in range(len(judged.items))
+    ]
+    return (np.array(said) == judged.gold_by_order).mean(axis=1)
 
 
 def any_by_row(judged: Judgements, k: int) -> NDArray[np.float64]:
-    """[rows]: share of the two orders in which any of the first k votes is right.
+    """[rows]: share of the two orders in which any of the first k votes is right, of those that
+    were asked for: a lower bound where votes were left out."""
+    return _any_right(judged, k).mean(axis=1)
+
+
+def any_open_share(judged: Judgements, k: int) -> float:
+    """Share of the prompts in which only a vote that was not asked for could be right."""
+    drawn = judged.drawn[:, :, 1 : k + 1]
+    return float(((drawn.sum(axis=2) < k) & ~_any_right(judged, k)).mean())
+
+
+def votes_asked(judged: Judgements, k: int) -> float:
+    """Mean number of the first k votes that were asked for."""
+    return float(judged.drawn[:, :, 1 : k + 1].sum(axis=2).mean())
+
+
+def _majorities(judged: Judgements, k: int) -> NDArray[np.int8]:
+    """[rows, 2]: what the majority of the first k votes says; 0 where there is none.
 
     Raises:
-        ValueError: with fewer than k votes.
+        ValueError: where votes that were not asked for could change it.
     """
-    return _by_prompt(judged, k, any_correct)
-
-
-def _by_prompt(
-    judged: Judgements, k: int, right: Callable[[list[int | None], int], bool]
-) -> NDArray[np.float64]:
-    votes = judged.verdicts[:, :, 1 : k + 1]
-    if votes.shape[2] < k:
-        raise ValueError(f"votes@{k} needs {k} votes, there are {votes.shape[2]}")
-    gold = judged.gold_by_order
-    rows = [
-        [
-            right([int(v) or None for v in votes[row, order]], int(gold[row, order]))
-            for order in range(votes.shape[1])
-        ]
-        for row in range(votes.shape[0])
+    votes = [
+        [_votes(judged, row, order, k) for order in range(len(ORDERS))]
+        for row in range(len(judged.items))
     ]
-    return np.array(rows, dtype=np.float64).mean(axis=1)
+    missing = k - judged.drawn[:, :, 1 : k + 1].sum(axis=2)
+    unsettled = [
+        [votes_needed(v[: k - m], [k]) for v, m in zip(*pair, strict=True)]
+        for pair in zip(votes, missing, strict=True)
+    ]
+    if np.any(unsettled):
+        raise ValueError(f"votes@{k} needs {k} votes, there are {votes_asked(judged, k):g}")
+    return np.array([[majority(v) or 0 for v in both] for both in votes], dtype=np.int8)
+
+
+def _votes(judged: Judgements, row: int, order: int, k: int) -> list[int | None]:
+    """Verdicts of the first k votes; those that were not asked for are None, as invalid ones."""
+    said = [int(v) or None for v in judged.verdicts[row, order, 1 : k + 1]]
+    return said + [None] * (k - len(said))
+
+
+def _any_right(judged: Judgements, k: int) -> NDArray[np.bool_]:
+    return np.asarray(judged.correct[:, :, 1 : k + 1].any(axis=2))
+
+
+def _any_verdict(judged: Judgements, k: int) -> NDArray[np.bool_]:
+    return np.asarray((judged.verdicts[:, :, 1 : k + 1] > 0).any(axis=2))
 
 
 def chance_of_any(k: int) -> float:
     """What any@K is for a coin: it says little about a judge when K is large."""
     return 1 - 0.5**k
+
+
+def tokens_per_judgement(judged: Judgements) -> float:
+    """Mean tokens of all answers, votes included."""
+    return float(judged.tokens[judged.drawn].mean())
+
+
+def seconds_per_judgement(judged: Judgements) -> float:
+    """Mean time of an answer, votes included, all servers together."""
+    return float(judged.seconds[judged.drawn].mean())
+
+
+def reflecting(judged: Judgements) -> float:
+    """Share of the greedy answers that go back on themselves at least once."""
+    return float((judged.reflections[:, :, GREEDY] > 0).mean())

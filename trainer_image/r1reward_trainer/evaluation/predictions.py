@@ -14,14 +14,20 @@ from numpy.typing import NDArray
 ORDERS = ("Given", "Swapped")
 """Given: the answers stand as in the row. Swapped: answer 2 stands first."""
 
+HELDOUT = "heldout"
+"""The set of the held-out rows; others are named by `evaluate.sets`."""
+
 GREEDY = 0
 """The sample index of the greedy answer; votes are 1, 2, …"""
 
 SCHEMA = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),
+        pa.field("set", pa.string(), nullable=False),
         pa.field("row", pa.int32(), nullable=False),
         pa.field("row_id", pa.string(), nullable=False),
+        pa.field("item", pa.string(), nullable=False),
+        pa.field("category", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
         pa.field("order", pa.string(), nullable=False),
         pa.field("sample", pa.int32(), nullable=False),
@@ -29,10 +35,13 @@ SCHEMA = pa.schema(
         pa.field("response", pa.string(), nullable=False),
         pa.field("verdict", pa.int8()),
         pa.field("log_odds", pa.float32()),
+        pa.field("released", pa.int8(), nullable=False),
         pa.field("gold", pa.int8(), nullable=False),
         pa.field("correct", pa.bool_(), nullable=False),
         pa.field("tokens", pa.int32(), nullable=False),
         pa.field("truncated", pa.bool_(), nullable=False),
+        pa.field("reflections", pa.int32(), nullable=False),
+        pa.field("seconds", pa.float32(), nullable=False),
         pa.field("weights", pa.string(), nullable=False),
     ]
 )
@@ -40,16 +49,21 @@ SCHEMA = pa.schema(
 
 FIGURE_COLUMNS = (
     "model",
+    "set",
     "row",
-    "row_id",
+    "item",
+    "category",
     "source",
     "order",
     "sample",
     "verdict",
     "log_odds",
+    "released",
     "gold",
     "tokens",
     "truncated",
+    "reflections",
+    "seconds",
 )
 """What the figures need: everything but the texts."""
 
@@ -60,8 +74,11 @@ class Prediction:
 
     Attributes:
         model: base, sft or rl.
-        row: position of the held-out row; ids of user data may repeat.
+        set: HELDOUT, or the name of an evaluation set.
+        row: position of the row in its set; ids of user data may repeat.
         row_id: the row's id.
+        item: what the row's pair belongs to: a benchmark's own id, else the row's id.
+        category: the benchmark's category or path of the image, else empty.
         source: where the row came from.
         order: one of ORDERS.
         sample: GREEDY, or the number of the vote from 1.
@@ -70,15 +87,21 @@ class Prediction:
         verdict: 1 or 2; None when the response has none.
         log_odds: ln P("1") − ln P("2") where the verdict stands; None without a verdict, or
             where it is no token of its own.
+        released: 1 or 2, what the released benchmark scripts make of the response.
         gold: the number of the better answer in this order.
         tokens: of the response, its end token included.
         truncated: cut at the longest answer allowed.
+        reflections: phrases in which the response goes back on itself.
+        seconds: the time in which the row's chunk was judged, over the answers in it.
         weights: version of the weights that answered.
     """
 
     model: str
+    set: str
     row: int
     row_id: str
+    item: str
+    category: str
     source: str
     order: str
     sample: int
@@ -86,10 +109,13 @@ class Prediction:
     response: str
     verdict: int | None
     log_odds: float | None
+    released: int
     gold: int
     tokens: int
     truncated: bool
+    reflections: int
     weights: str
+    seconds: float = 0.0
 
     @property
     def correct(self) -> bool:
@@ -110,26 +136,37 @@ def to_table(predictions: Iterable[Prediction]) -> pa.Table:
 
 @dataclass(frozen=True)
 class Judgements:
-    """One model's verdicts as arrays, rows by their position.
+    """One model's verdicts on one set as arrays, rows by their position.
 
     Attributes:
-        row_ids: [rows].
+        items: [rows].
+        categories: [rows].
         sources: [rows].
         gold: [rows], int8, the better answer as the row gives it.
-        verdicts: [rows, 2, samples], int8, axis 1 as ORDERS; 0 where there is no verdict.
+        drawn: [rows, 2, samples], axis 1 as ORDERS; whether there is such an answer: votes that
+            could not change a majority are not asked for.
+        verdicts: [rows, 2, samples], int8; 0 where there is no verdict.
         log_odds: [rows, 2, samples], of 1 against 2 as numbered in the order; NaN where there
             are none.
+        released: [rows, 2], int8, of the greedy answers.
         tokens: [rows, 2, samples], int32.
         truncated: [rows, 2, samples], bool.
+        reflections: [rows, 2, samples], int32.
+        seconds: [rows, 2, samples].
     """
 
-    row_ids: tuple[str, ...]
+    items: tuple[str, ...]
+    categories: tuple[str, ...]
     sources: tuple[str, ...]
     gold: NDArray[np.int8]
+    drawn: NDArray[np.bool_]
     verdicts: NDArray[np.int8]
     log_odds: NDArray[np.float64]
+    released: NDArray[np.int8]
     tokens: NDArray[np.int32]
     truncated: NDArray[np.bool_]
+    reflections: NDArray[np.int32]
+    seconds: NDArray[np.float64]
 
     @property
     def gold_by_order(self) -> NDArray[np.int8]:
@@ -142,42 +179,50 @@ class Judgements:
         return self.verdicts == self.gold_by_order[:, :, None]
 
 
-def judgements(table: pa.Table, model: str) -> Judgements:
-    """One model's predictions as arrays.
+def judgements(table: pa.Table, model: str, set_name: str = HELDOUT) -> Judgements:
+    """One model's predictions on one set as arrays.
 
     Args:
         table: with at least FIGURE_COLUMNS.
         model: whose.
+        set_name: on what.
 
     Raises:
-        ValueError: unless every row has both orders, each with the same samples, once.
+        ValueError: unless every row has both orders, each with a greedy answer and its votes
+            numbered without a gap, once.
     """
-    own = table.filter(pc.field("model") == model)
+    own = table.filter((pc.field("model") == model) & (pc.field("set") == set_name))
     rows, first, row = np.unique(own["row"].to_numpy(), return_index=True, return_inverse=True)
     order = (own["order"].to_numpy() == ORDERS[1]).astype(np.int64)
     sample = own["sample"].to_numpy()
-    samples = int(sample.max(initial=GREEDY)) + 1
-    shape = (len(rows), len(ORDERS), samples)
+    shape = (len(rows), len(ORDERS), int(sample.max(initial=GREEDY)) + 1)
     seen = np.zeros(shape, dtype=np.int64)
     np.add.at(seen, (row, order, sample), 1)
-    if not len(rows) or not (seen == 1).all():
+    gaps = np.diff(seen, axis=2) > 0
+    if not len(rows) or seen.max() > 1 or not seen[:, :, GREEDY].all() or gaps.any():
         raise ValueError(
-            f"predictions of {model}: {len(own)} answers are not {len(rows)} rows in both orders "
-            f"with {samples} answers each"
+            f"predictions of {model} on {set_name}: {len(own)} answers are not {len(rows)} rows "
+            "in both orders, each with a greedy answer and its votes in a row"
         )
 
-    def spread(column: pa.ChunkedArray, dtype: type[np.generic]) -> NDArray[Any]:
-        values = np.zeros(shape, dtype=dtype)
+    def spread(name: str, dtype: type[np.generic], missing: float = 0) -> NDArray[Any]:
+        values = np.full(shape, missing, dtype=dtype)
+        column = own[name].fill_null(missing) if own[name].null_count else own[name]
         values[row, order, sample] = column.to_numpy()
         return values
 
     gold = own["gold"].to_numpy()
     return Judgements(
-        row_ids=tuple(own["row_id"].take(first).to_pylist()),
+        items=tuple(own["item"].take(first).to_pylist()),
+        categories=tuple(own["category"].take(first).to_pylist()),
         sources=tuple(own["source"].take(first).to_pylist()),
         gold=np.where(order == 0, gold, 3 - gold).astype(np.int8)[first],
-        verdicts=spread(own["verdict"].fill_null(0), np.int8),
-        log_odds=spread(own["log_odds"].fill_null(math.nan), np.float64),
-        tokens=spread(own["tokens"], np.int32),
-        truncated=spread(own["truncated"], np.bool_),
+        drawn=seen == 1,
+        verdicts=spread("verdict", np.int8),
+        log_odds=spread("log_odds", np.float64, math.nan),
+        released=spread("released", np.int8)[:, :, GREEDY],
+        tokens=spread("tokens", np.int32),
+        truncated=spread("truncated", np.bool_),
+        reflections=spread("reflections", np.int32),
+        seconds=spread("seconds", np.float64),
     )

@@ -3,7 +3,10 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from r1reward_trainer.context import StageContext
-from r1reward_trainer.data.rows import Row
 from r1reward_trainer.evaluation.candidates import Candidate
 from r1reward_trainer.evaluation.journal import Journal
 from r1reward_trainer.evaluation.judging import AskingRules, judge_rows
 from r1reward_trainer.evaluation.predictions import GREEDY, SCHEMA, to_table
+from r1reward_trainer.evaluation.sets import EvaluationSet
 from r1reward_trainer.rollout import RolloutFleet
 from r1reward_trainer.rollout.failures import rollout_errors, stored_weight_errors
 
@@ -23,13 +26,23 @@ logger = logging.getLogger(__name__)
 
 _ANSWERS_PER_CHUNK = 1024
 """So often the work is saved and reported; large enough to keep several servers busy."""
+_CHUNKS_AT_ONCE = 2
+"""While the last answers of one chunk are written, the servers have the next one's prompts."""
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Rows that are saved together."""
+
+    given: EvaluationSet
+    number: int
+    positions: Sequence[int]
 
 
 def judge_all(
     context: StageContext,
     models: Sequence[Candidate],
-    rows: Sequence[Row],
-    chosen: Sequence[int],
+    sets: Sequence[EvaluationSet],
     rules: AskingRules,
     fleet: RolloutFleet,
     journal: Journal,
@@ -42,8 +55,7 @@ def judge_all(
     Args:
         context: of the stage.
         models: in the order in which they were trained.
-        rows: all held-out rows.
-        chosen: positions of the rows to use.
+        sets: what to judge.
         rules: how to ask.
         fleet: the rollout servers.
         journal: takes what is done and gives back what an earlier attempt did.
@@ -53,26 +65,65 @@ def judge_all(
         InfrastructureError: no rollout server can be used.
         Interrupted: after SIGTERM, between two chunks.
     """
-    size = max(1, _ANSWERS_PER_CHUNK // rules.answers_per_row)
-    chunks = [chosen[start : start + size] for start in range(0, len(chosen), size)]
-    meter = _Meter(context, len(models) * len(chosen) * rules.answers_per_row)
+    chunks = [chunk for given in sets for chunk in _chunks(given, rules)]
+    rows = sum(len(chunk.positions) for chunk in chunks)
+    meter = _Meter(context, len(models) * rows * rules.answers_per_row)
     path.parent.mkdir(parents=True)
-    with pq.ParquetWriter(path, SCHEMA) as writer:
-        for model in models:
-            loaded = False
-            for number, positions in enumerate(chunks):
-                context.raise_if_stopped(meter.done)
-                table = journal.read(model.name, number, positions, rules.answers_per_row)
-                if table is not None:
-                    meter.skip(len(table))
-                else:
-                    if not loaded:
-                        _load(context, fleet, model, meter)
-                        loaded = True
-                    table = _ask(model, [(i, rows[i]) for i in positions], rules, fleet)
-                    journal.write(model.name, number, table)
-                    meter.count(model.name, table)
-                writer.write_table(table)
+    pool = ThreadPoolExecutor(_CHUNKS_AT_ONCE, thread_name_prefix="r1-judge")
+    try:
+        with pq.ParquetWriter(path, SCHEMA) as writer:
+            for model in models:
+                for table in _judge(context, model, chunks, rules, fleet, journal, meter, pool):
+                    writer.write_table(table)
+    finally:  # after an error, what is under way ends with the fleet
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _chunks(given: EvaluationSet, rules: AskingRules) -> Iterator[_Chunk]:
+    size = max(1, _ANSWERS_PER_CHUNK // rules.answers_per_row)
+    for number, start in enumerate(range(0, len(given.chosen), size)):
+        yield _Chunk(given, number, given.chosen[start : start + size])
+
+
+def _judge(
+    context: StageContext,
+    model: Candidate,
+    chunks: Sequence[_Chunk],
+    rules: AskingRules,
+    fleet: RolloutFleet,
+    journal: Journal,
+    meter: "_Meter",
+    pool: ThreadPoolExecutor,
+) -> Iterator[pa.Table]:
+    """The model's predictions chunk by chunk, in order."""
+    loaded = False
+    asked: deque[tuple[_Chunk, Future[pa.Table]]] = deque()
+
+    def finish() -> pa.Table:
+        chunk, answers = asked.popleft()
+        table = _with_seconds(answers.result(), meter.seconds())
+        journal.write(model.name, chunk.given.name, chunk.number, table)
+        meter.count(model.name, table, len(chunk.positions) * rules.answers_per_row)
+        return table
+
+    for chunk in chunks:
+        context.raise_if_stopped(meter.done)
+        known = journal.read(model.name, chunk.given.name, chunk.number, chunk.positions)
+        if known is not None:
+            while asked:
+                yield finish()
+            meter.skip(len(chunk.positions) * rules.answers_per_row)
+            yield known
+            continue
+        if not loaded:
+            _load(context, fleet, model, meter)
+            loaded = True
+        asked.append((chunk, pool.submit(_ask, model, chunk, rules, fleet)))
+        if len(asked) == _CHUNKS_AT_ONCE:
+            yield finish()
+    while asked:
+        context.raise_if_stopped(meter.done)
+        yield finish()
 
 
 def _load(context: StageContext, fleet: RolloutFleet, model: Candidate, meter: "_Meter") -> None:
@@ -83,13 +134,26 @@ def _load(context: StageContext, fleet: RolloutFleet, model: Candidate, meter: "
     meter.restart(f"judging with {model.name}")
 
 
-def _ask(
-    model: Candidate, rows: Sequence[tuple[int, Row]], rules: AskingRules, fleet: RolloutFleet
-) -> pa.Table:
+def _ask(model: Candidate, chunk: _Chunk, rules: AskingRules, fleet: RolloutFleet) -> pa.Table:
     with rollout_errors():
         return to_table(
-            judge_rows(rows, model.name, model.weights.version, rules, model.renderer, fleet)
+            judge_rows(
+                chunk.given,
+                chunk.positions,
+                model.name,
+                model.weights.version,
+                rules,
+                model.renderer,
+                fleet,
+            )
         )
+
+
+def _with_seconds(table: pa.Table, seconds: float) -> pa.Table:
+    """Each answer's share of the time that its chunk took after the one before."""
+    place = table.schema.get_field_index("seconds")
+    each = pa.array([seconds / max(1, len(table))] * len(table), pa.float32())
+    return table.set_column(place, table.schema.field(place), each)
 
 
 class _Meter:
@@ -101,6 +165,10 @@ class _Meter:
         self._total = total
         self._since = time.monotonic()
 
+    def seconds(self) -> float:
+        """Since the chunk before."""
+        return max(time.monotonic() - self._since, 1e-6)
+
     def restart(self, message: str) -> None:
         """The next chunk's time begins only now."""
         self._progress.update(step=self.done, total=self._total, message=message)
@@ -111,10 +179,10 @@ class _Meter:
         self.done += answers
         self.restart("taking over answers of an earlier attempt")
 
-    def count(self, model: str, table: pa.Table) -> None:
-        """Notes a chunk of answers."""
-        seconds = max(time.monotonic() - self._since, 1e-6)
-        self.done += len(table)
+    def count(self, model: str, table: pa.Table, answers: int) -> None:
+        """Notes a chunk of so many answers, of which early stopping has left some out."""
+        seconds = self.seconds()
+        self.done += answers
         greedy = table.filter(pc.field("sample") == GREEDY)
         self._progress.update(
             step=self.done,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Voting@K and any@K over several verdicts on one row (paper, section 5)."""
+"""Voting@K over several verdicts on one prompt (paper, section 5)."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,34 @@ def majority(votes: Sequence[int | None]) -> int | None:
     return 1 if ones > twos else 2
 
 
-def any_correct(votes: Sequence[int | None], gold: int) -> bool:
-    """Whether any vote is the gold verdict. Near 1 by luck alone for many votes: for comparison
-    with the paper only."""
-    return gold in votes
+def votes_needed(votes: Sequence[int | None], ks: Sequence[int]) -> int:
+    """How many votes to ask for next, so that the majority of the first k is known for each k.
+
+    The fewest that could settle it, so that no vote is asked for that cannot change a majority.
+    What the better answer is plays no part: it would favour the judge.
+
+    Args:
+        votes: those there are, in order.
+        ks: numbers of votes.
+
+    Returns:
+        0 when every majority is settled.
+    """
+    return max((_needed(votes, k) for k in ks), default=0)
+
+
+def _needed(votes: Sequence[int | None], k: int) -> int:
+    rest = max(0, k - len(votes))
+    short = rest - abs(votes.count(1) - votes.count(2))
+    return 0 if rest == 0 or short < 0 else short // 2 + 1
+
+
+def weighted_majority(votes: Sequence[int | None], weights: Sequence[float]) -> int | None:
+    """The verdict whose votes have the greater weight; even weights are None, hence wrong.
+
+    Args:
+        votes: verdicts; invalid ones (None) are dropped.
+        weights: of each vote: the calibrated probability of its verdict.
+    """
+    total = sum((3 - 2 * v) * w for v, w in zip(votes, weights, strict=True) if v is not None)
+    return None if total == 0 else 1 if total > 0 else 2

@@ -14,10 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from r1reward_api.reasons import Reason
-from r1reward_trainer.data.sources import MAX_IMAGE_BYTES, MAX_LINE_BYTES, SUFFIXES, find_files
+from r1reward_trainer.data.files import MAX_RECORD_BYTES
+from r1reward_trainer.data.media import MAX_IMAGE_BYTES
+from r1reward_trainer.data.sources import find_files
 from r1reward_trainer.outcome import ConfigurationError
 from r1reward_trainer.storage.s3 import NotFound, Store
 
+SUFFIXES = (".parquet", ".jsonl")
 _BATCH_ROWS = 16
 _S3 = "s3://"
 
@@ -92,7 +95,7 @@ def records(file: InputFile, scratch: Path) -> Iterator[Any]:
 def _records(path: Path, uri: str) -> Iterator[Any]:
     if path.suffix == ".jsonl":
         with path.open("rb") as lines:
-            while line := lines.readline(MAX_LINE_BYTES):
+            while line := lines.readline(MAX_RECORD_BYTES):
                 yield _parsed(line)
         return
     try:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""evaluate: base, SFT and RL weights judge the held-out rows in turn, in both orders.
+"""evaluate: base, SFT and RL weights judge the held-out rows and sets in turn, in both orders.
 
-Outputs: predictions (predictions.parquet), report (report.html, report.json), both copied to
-`jobs/<name>/`, where latest.json moves to them when the job's gates are passed.
+Outputs: predictions (predictions.parquet; official/ for the benchmarks' own scorers) and report
+(report.html, report.json), both copied to `jobs/<name>/`, where latest.json moves to them when the
+job's gates are passed.
 """
 
 from collections.abc import Sequence
@@ -15,15 +16,18 @@ import pyarrow.parquet as pq
 from r1reward_api.constants import Role
 from r1reward_api.keys import semantic
 from r1reward_api.reasons import Reason
+from r1reward_api.stages import set_output
 from r1reward_api.wire.manifest import StageManifest
 from r1reward_api.wire.runconfig import RunConfig
 from r1reward_trainer.context import StageContext
-from r1reward_trainer.data.rows import Row, open_rows
+from r1reward_trainer.data.rows import Row, open_rows, open_set
 from r1reward_trainer.evaluation import figures as evaluation_figures
+from r1reward_trainer.evaluation.calibrated import write_calibrated
 from r1reward_trainer.evaluation.candidates import candidates
 from r1reward_trainer.evaluation.journal import Journal
 from r1reward_trainer.evaluation.judging import AskingRules
-from r1reward_trainer.evaluation.predictions import FIGURE_COLUMNS, GREEDY
+from r1reward_trainer.evaluation.official import write_official
+from r1reward_trainer.evaluation.predictions import FIGURE_COLUMNS, GREEDY, HELDOUT
 from r1reward_trainer.evaluation.report.build import render
 from r1reward_trainer.evaluation.report.curves import curves
 from r1reward_trainer.evaluation.report.document import Report
@@ -31,6 +35,7 @@ from r1reward_trainer.evaluation.report.lineage import artifact, settings
 from r1reward_trainer.evaluation.report.pictures import data_uri
 from r1reward_trainer.evaluation.report.transcripts import choose
 from r1reward_trainer.evaluation.session import judge_all
+from r1reward_trainer.evaluation.sets import BENCHMARKS, EvaluationSet
 from r1reward_trainer.logs.services import service_logs
 from r1reward_trainer.method.sampler import order
 from r1reward_trainer.outcome import ConfigurationError, Outcome
@@ -43,10 +48,11 @@ from r1reward_trainer.storage.outputs import (
     read_manifest,
     upload_output,
 )
+from r1reward_trainer.storage.s3 import Store
 
 _PRESIGN_SECONDS = 3600
 """A server that comes late still reads the weights for so long."""
-_GREEDY = [("sample", "==", GREEDY)]
+_GREEDY = [("sample", "==", GREEDY), ("set", "==", HELDOUT)]
 
 
 def run(config: RunConfig, context: StageContext) -> Outcome:
@@ -69,29 +75,39 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
 def _evaluate(config: RunConfig, context: StageContext) -> StageManifest:
     store, spec, scratch = context.store, config.spec.evaluate, context.scratch
     context.progress.update(message="reading held-out rows")
-    rows = open_rows(fetch_input(store, config, "heldout", scratch / "heldout"))
-    chosen = choose_rows(len(rows), spec.max_rows, spec.seed)
+    sets = _sets(config, store, scratch)
     models = candidates(config, store, scratch)
     rules = AskingRules(
-        votes=max((k for k in spec.votes if k > 1), default=0),
+        votes=tuple(sorted({k for k in spec.votes if k > 1})),
+        early_stop=spec.early_stop,
         temperature=spec.temperature,
         max_new_tokens=spec.max_new_tokens,
         seed=spec.seed,
     )
 
+    judged = scratch / "judged" / "judged.parquet"
     predictions = scratch / "predictions" / "predictions.parquet"
     journal = Journal(store, f"{config.run_prefix}/journal")
     with _fleet(config, context) as fleet, service_logs(store, config, {Role.ROLLOUT: fleet.logs}):
-        judge_all(context, models, rows, chosen, rules, fleet, journal, predictions)
+        judge_all(context, models, sets, rules, fleet, journal, judged)
 
     context.progress.update(message="writing the report")
+    names = [model.name for model in models]
+    write_calibrated(judged, predictions, names, sets)
+    write_official(predictions, sets, names, predictions.parent / "official")
     figures = evaluation_figures.compute(
         pq.read_table(predictions, columns=list(FIGURE_COLUMNS)),
-        [model.name for model in models],
+        names,
         evaluation_figures.Rules(
-            spec.votes, spec.bootstrap_samples, spec.seed, gates=tuple(spec.gates)
+            spec.votes,
+            spec.bootstrap_samples,
+            spec.seed,
+            gates=tuple(spec.gates),
+            protocols=tuple(spec.protocols),
+            sets={given.name: given.benchmark for given in sets if given.name != HELDOUT},
         ),
     )
+    rows = sets[0].rows
     report = _report(config, context, figures, pq.read_table(predictions, filters=_GREEDY), rows)
     _write_report(report, rows, scratch / "report")
     outputs = {
@@ -103,6 +119,23 @@ def _evaluate(config: RunConfig, context: StageContext) -> StageManifest:
     manifest, _ = publish(store, config, outputs, evaluation_figures.summary(figures))
     journal.clear()
     return manifest
+
+
+def _sets(config: RunConfig, store: Store, scratch: Path) -> list[EvaluationSet]:
+    """The held-out rows, then the sets of `evaluate.sets`."""
+    spec = config.spec.evaluate
+    rows = open_rows(fetch_input(store, config, HELDOUT, scratch / HELDOUT))
+    chosen = choose_rows(len(rows), spec.max_rows, spec.seed)
+    sets = [EvaluationSet(HELDOUT, None, rows, chosen)]
+    for one in spec.sets:
+        name = set_output(one.name)
+        rows = open_set(fetch_input(store, config, name, scratch / name))
+        if not len(rows):
+            raise ConfigurationError(
+                Reason.INVALID_DATA, f"evaluate.sets: {one.name} has no rows: check its uri"
+            )
+        sets.append(EvaluationSet(one.name, BENCHMARKS.get(one.format), rows, range(len(rows))))
+    return sets
 
 
 def choose_rows(available: int, most: int | None, seed: int) -> tuple[int, ...]:
@@ -165,6 +198,7 @@ def _report(
         models=figures.models,
         gains=figures.gains,
         gates=figures.gates,
+        sets=figures.sets,
         settings=settings(config),
         artifacts=[
             artifact(name, ref, read_manifest(store, ref), store.uri)

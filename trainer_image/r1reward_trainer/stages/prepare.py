@@ -16,7 +16,7 @@ from r1reward_api.constants import Stage
 from r1reward_api.keys import planned_key, stage_key
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.job import PreferenceSource, R1RewardJobSpec
-from r1reward_api.stages import set_output, stages_of
+from r1reward_api.stages import baseline_output, set_output, stages_of
 from r1reward_api.wire.manifest import Output, StageManifest
 from r1reward_api.wire.runconfig import RunConfig
 from r1reward_api.wire.termination import CachedStage
@@ -24,6 +24,7 @@ from r1reward_trainer.codedigest import code_digests
 from r1reward_trainer.context import StageContext
 from r1reward_trainer.data.balance import balanced_gold, with_gold
 from r1reward_trainer.data.base_model import FoundModel, check_model, find_model
+from r1reward_trainer.data.baselines import check_same_weights, find_baselines, naming_baseline
 from r1reward_trainer.data.contamination import HELDOUT, Screen, contamination_warnings
 from r1reward_trainer.data.intake import Intake, take_in
 from r1reward_trainer.data.partition import partition
@@ -64,7 +65,9 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     context.progress.update(message="resolving model and data")
     found = find_model(spec.model, context.open_store)
     sources = find_sources(spec, context.open_store)
+    baselines = find_baselines(spec.evaluate, context.open_store)
     inputs = {"model": found.digest, **sources.digests()}
+    inputs |= {baseline_output(name): model.digest for name, model in baselines.items()}
     code = code_digests()
     key = stage_key(
         spec, config.serving, Stage.PREPARE, inputs, code[Stage.PREPARE], config.rollout_image
@@ -74,7 +77,7 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     manifest = begin(store, config)
     cache_hit = manifest is not None
     if manifest is None:
-        outputs, summary = _compute(config, context, found, sources)
+        outputs, summary = _compute(config, context, found, baselines, sources)
         manifest, cache_hit = publish(store, config, outputs, summary)
     cached = look_ahead(config, store, manifest, code)
     for stage in cached:
@@ -182,6 +185,7 @@ def _compute(
     config: RunConfig,
     context: StageContext,
     found: FoundModel,
+    baselines: Mapping[str, FoundModel],
     sources: Sources,
 ) -> tuple[dict[str, Output], dict[str, str]]:
     spec, store, scratch = config.spec, context.store, context.scratch
@@ -192,6 +196,16 @@ def _compute(
     found.stage(model)
     check_model(model, spec.model.uri, config.serving.max_model_length)
     check_rendering(model, spec.model.uri, spec.data)
+
+    for name, baseline in baselines.items():
+        context.progress.update(message=f"staging {baseline.resolved}")
+        folder = scratch / baseline_output(name)
+        folder.mkdir()
+        baseline.stage(folder)
+        with naming_baseline(name):
+            check_model(folder, baseline.resolved, config.serving.max_model_length)
+            check_rendering(folder, baseline.resolved, spec.data)
+            check_same_weights(folder, model, baseline.resolved)
 
     quality = scratch / "quality"
     quality.mkdir()
@@ -220,6 +234,8 @@ def _compute(
     report["warnings"] += contamination_warnings(
         parts.contamination, spec.data.contamination == "Remove"
     )
+    if baselines:
+        report["baselines"] = {name: model.resolved for name, model in baselines.items()}
 
     if sources.chains:
         held_images = {image for row in held for image in intake.images[row]}
@@ -233,7 +249,10 @@ def _compute(
     (quality / "report.json").write_text(json.dumps(report, indent=1))
 
     context.progress.update(message="uploading model and rows")
-    outputs = {"model": upload_output(store, config, "model", model)}
+    outputs = {
+        name: upload_output(store, config, name, scratch / name)
+        for name in ("model", *map(baseline_output, baselines))
+    }
     for name, rows in counts.items():
         outputs[name] = upload_output(store, config, name, scratch / name, rows)
     outputs["quality"] = upload_output(store, config, "quality", quality)

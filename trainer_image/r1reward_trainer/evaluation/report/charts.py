@@ -5,6 +5,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -64,7 +65,9 @@ def _accuracy(figures: Figures) -> Chart:
     figure, axes = _canvas("accuracy")
     for position, model in enumerate(figures.models.values()):
         a = model.accuracy
-        axes.bar(position, a.value, width=0.55, color=_COLOURS[position], alpha=0.85)
+        axes.bar(
+            position, a.value, width=0.55, color=_COLOURS[position % len(_COLOURS)], alpha=0.85
+        )
         axes.errorbar(
             position,
             a.value,
@@ -88,7 +91,7 @@ def _reliability(figures: Figures) -> Chart:
     figure, axes = _canvas("share right")
     axes.plot([0.5, 1], [0.5, 1], color=_INK, linestyle=":", linewidth=1)
     said: list[str] = []
-    for colour, (name, model) in zip(_COLOURS, figures.models.items(), strict=False):
+    for colour, (name, model) in zip(cycle(_COLOURS), figures.models.items(), strict=False):
         if model.calibration is None:
             continue
         bins, most = model.calibration.bins, max(b.rows for b in model.calibration.bins)
