@@ -74,9 +74,10 @@ lint: env ## ruff and pyright
 	.venv/bin/pyright
 
 .PHONY: manifests
-manifests: env ## write CRDs and reference from the models, and the chart from the manifests
+manifests: env ## write CRDs, reference and OpenAPI from the models, and the chart from the manifests
 	$(RUN) -m r1reward_api.crd manifests/crd
 	$(RUN) -m r1reward_api.reference docs/reference.md
+	$(RUN) -m r1reward_trainer.verifier.openapi docs/verifier-openapi.json
 	$(RUN) -m charts.generate
 
 # --- benchmarks and soak --------------------------------------------------

@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The trainer's client: order, retries and an end to everything."""
 
+import socket
+import socketserver
+import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 
 import pytest
 from fastapi import FastAPI, Response
@@ -80,6 +86,110 @@ def test_a_verifier_that_does_not_answer_ends_the_wait_at_the_deadline(verifier,
         client.score(samples(200))
     assert time.monotonic() - start < 5
     assert token not in raised.value.message
+
+
+@contextmanager
+def raw_server(behave: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that does to each connection whatever a test wants."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1 << 16)
+            with suppress(OSError):  # the client has gone
+                behave(self.request)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def trickled(beginning: bytes) -> Callable[[socket.socket], None]:
+    """Sends a beginning and then a byte at a time for a minute: no single read of it is slow."""
+
+    def behave(connection: socket.socket) -> None:
+        connection.sendall(beginning)
+        for _ in range(1200):
+            connection.sendall(b"x")
+            time.sleep(0.05)
+
+    return behave
+
+
+def flooded(connection: socket.socket) -> None:
+    """Sends a body without end."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    while True:
+        connection.sendall(b" " * (1 << 20))
+
+
+STARTS = {
+    "nothing": b"",
+    "headers": b"HTTP/1.1 200 OK\r\nX-Slow: ",
+    "body": b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n",
+    "refusal": b"HTTP/1.1 422 No\r\nContent-Length: 9999\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("beginning", STARTS.values(), ids=STARTS)
+def test_a_verifier_that_trickles_bytes_is_cut_at_the_deadline(beginning):
+    with (
+        raw_server(trickled(beginning)) as url,
+        VerifierClient(url, TOKEN, deadline_seconds=1) as client,
+    ):
+        start = time.monotonic()
+        with pytest.raises(VerifierUnavailable, match="no whole answer"):
+            client.score(samples(200))
+        assert time.monotonic() - start < 3
+
+
+def test_an_answer_without_end_is_cut_and_not_kept():
+    with (
+        raw_server(flooded) as url,
+        VerifierClient(url, TOKEN, deadline_seconds=1) as client,
+        pytest.raises(VerifierUnavailable, match="more than 16384 bytes"),
+    ):
+        client.score(samples(1))
+
+
+def test_the_log_of_a_verifier_that_trickles_or_floods_is_given_up(monkeypatch):
+    monkeypatch.setattr("r1reward_trainer.verifier.client.LOG_SECONDS", 0.5)
+    with raw_server(trickled(STARTS["body"])) as url, VerifierClient(url, TOKEN) as client:
+        start = time.monotonic()
+        with pytest.raises(TimeoutError):
+            list(client.logs(3))
+        assert time.monotonic() - start < 2
+    monkeypatch.setattr("r1reward_trainer.verifier.client.LOG_SECONDS", 30)
+    monkeypatch.setattr("r1reward_trainer.verifier.client.LOG_BYTES", 1 << 20)
+    with (
+        raw_server(flooded) as url,
+        VerifierClient(url, TOKEN) as client,
+        pytest.raises(ValueError, match="more than 1048576 bytes"),
+    ):
+        list(client.logs(1))
+
+
+def test_closing_the_client_ends_what_waits_for_an_answer():
+    asked = threading.Event()
+
+    def silent(connection: socket.socket) -> None:
+        asked.set()
+        connection.recv(1)
+
+    with raw_server(silent) as url, ThreadPoolExecutor(1) as pool:
+        client = VerifierClient(url, TOKEN)
+        waiting = pool.submit(client.score, samples(1))
+        assert asked.wait(10)
+        start = time.monotonic()
+        client.close()
+        with pytest.raises(VerifierUnavailable, match="closed"):
+            waiting.result(10)
+        assert time.monotonic() - start < 2
+        with pytest.raises(VerifierUnavailable, match="closed"):
+            client.score(samples(1))
 
 
 def test_a_request_that_is_refused_as_malformed_is_not_repeated():

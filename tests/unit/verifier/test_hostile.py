@@ -11,7 +11,7 @@ import pytest
 
 from r1reward_api.resource.training import Algorithm
 from r1reward_trainer.method.judge_prompt import judge_prompt, think_tail
-from r1reward_trainer.method.reward import JudgeOutcome
+from r1reward_trainer.method.reasons import ConsistencyReason
 from r1reward_trainer.method.verdict import format_ok, parse_verdict
 from r1reward_trainer.verifier.client import VerifierClient
 from r1reward_trainer.verifier.protocol import MAX_SAMPLES, Sample, as_unicode
@@ -54,15 +54,15 @@ def test_the_verdict_comes_from_exactly_one_plain_answer_block_and_nothing_else(
     assert min(verdicts.count(v) for v in (1, 2, None)) > CASES // 50  # all kinds are among them
 
 
-@pytest.mark.parametrize("outcome", list(JudgeOutcome))
+@pytest.mark.parametrize("outcome", list(ConsistencyReason))
 def test_a_wrong_or_missing_verdict_earns_the_form_alone_whatever_the_judge_says(
-    outcome: JudgeOutcome,
+    outcome: ConsistencyReason,
 ) -> None:
     for gold in (1, 2):
         for sample in samples(gold):
             reward = SCORING.reward(sample, outcome)
             if verdict_by_hand(sample.response) != str(gold):
-                assert SCORING.question(sample) is JudgeOutcome.SKIPPED
+                assert SCORING.question(sample) is ConsistencyReason.RESULT_IS_0
                 assert (reward.result, reward.total) == (0, 0.5 * format_ok(sample.response))
             else:
                 assert reward.result == 1
@@ -76,8 +76,7 @@ def test_no_response_leaves_its_fence_or_brings_a_control_token_to_the_judge() -
         (fence,) = re.findall(r"two lines (REASONING-[0-9a-f]{16})\. It", prompt)
         frame = prompt.split(fence)
         assert len(frame) == 4  # named once, and around the text: the text cannot know it
-        assert "<" not in prompt
-        assert ">" not in prompt
+        assert not set("<>[]") & set(prompt)
         assert len(frame[2]) <= 4002
         assert frame[3] == judge_prompt("", 1).split("REASONING-")[3][16:]
 

@@ -65,40 +65,75 @@ class TrlRequest(_Body):
     gold: Annotated[list[Gold], Field(max_length=MAX_SAMPLES)]
 
 
+class ExtraLogs(BaseModel):
+    """The terms of each reward, which OpenRLHF logs."""
+
+    result: list[float]
+    format: list[float]
+    consistency: list[float]
+
+
+class OpenRlhfResponse(BaseModel):
+    """What OpenRLHF's client reads: a reward and a score of each query."""
+
+    rewards: list[float]
+    scores: list[float]
+    extra_logs: ExtraLogs
+
+
+class VerlResponse(BaseModel):
+    """What a `compute_score` may return: `score` is the reward, the rest is logged."""
+
+    score: float
+    acc: int
+    format: int
+    consistency: int
+
+
+class TrlResponse(BaseModel):
+    """What a TRL reward function returns."""
+
+    rewards: list[float]
+
+
 def compat_router(service: RewardService) -> APIRouter:
     """`/get_reward` (OpenRLHF), `/compat/verl` and `/compat/trl`."""
-    router = APIRouter()
+    router = APIRouter(tags=["other frameworks"])
 
     @router.post("/get_reward")
-    async def openrlhf(body: OpenRlhfRequest) -> dict[str, Any]:
+    async def openrlhf(body: OpenRlhfRequest) -> OpenRlhfResponse:
+        """OpenRLHF's remote reward; give it the URL with the token in it."""
         if body.labels is None:
             raise _bad("labels are needed: the gold verdict, 1 or 2, of each query")
         _same_length(query=body.query, prompts=body.prompts, labels=body.labels)
         responses = [response_of(q, p) for q, p in zip(body.query, body.prompts, strict=True)]
         rewards = await _rewards(service, responses, body.labels)
         totals = [reward.total for reward in rewards]
-        parts = {
-            name: [float(getattr(reward, name)) for reward in rewards]
-            for name in ("result", "format", "consistency")
-        }
-        return {"rewards": totals, "scores": totals, "extra_logs": parts}
+        terms = ExtraLogs(
+            result=[reward.result for reward in rewards],
+            format=[reward.format for reward in rewards],
+            consistency=[reward.consistency for reward in rewards],
+        )
+        return OpenRlhfResponse(rewards=totals, scores=totals, extra_logs=terms)
 
     @router.post("/compat/verl")
-    async def verl(body: VerlRequest) -> dict[str, Any]:
+    async def verl(body: VerlRequest) -> VerlResponse:
+        """The body of a `compute_score` for verl."""
         (reward,) = await _rewards(service, [body.solution_str], [body.ground_truth])
-        return {
-            "score": reward.total,
-            "acc": reward.result,
-            "format": reward.format,
-            "consistency": reward.consistency,
-        }
+        return VerlResponse(
+            score=reward.total,
+            acc=reward.result,
+            format=reward.format,
+            consistency=reward.consistency,
+        )
 
     @router.post("/compat/trl")
-    async def trl(body: TrlRequest) -> dict[str, Any]:
+    async def trl(body: TrlRequest) -> TrlResponse:
+        """The body of a reward function for TRL."""
         _same_length(completions=body.completions, gold=body.gold)
         responses = [_text(completion) for completion in body.completions]
         rewards = await _rewards(service, responses, body.gold)
-        return {"rewards": [reward.total for reward in rewards]}
+        return TrlResponse(rewards=[reward.total for reward in rewards])
 
     return router
 
