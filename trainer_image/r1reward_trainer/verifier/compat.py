@@ -10,7 +10,7 @@ arguments are the body here, so that the function is one POST.
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from r1reward_trainer.method.verdict import parse_verdict
 from r1reward_trainer.verifier.protocol import MAX_SAMPLES, Reward, Sample
@@ -21,11 +21,33 @@ ASSISTANT = "<|im_start|>assistant\n"
 _ENDS = ("<|im_end|>", "<|endoftext|>", "\n")
 
 Texts = Annotated[list[str], Field(max_length=MAX_SAMPLES)]
-Gold = str | int | list[str]
+Gold = Annotated[
+    str | int | list[str],
+    WithJsonSchema(
+        {
+            "description": "The better answer: 1, 2 or `<answer>k</answer>`, or a list of one",
+            "anyOf": [
+                {"enum": [1, 2, "1", "2", "<answer>1</answer>", "<answer>2</answer>"]},
+                {
+                    "type": "array",
+                    "items": {"enum": ["1", "2", "<answer>1</answer>", "<answer>2</answer>"]},
+                    "minItems": 1,
+                    "maxItems": 1,
+                },
+            ],
+        }
+    ),
+]
+_RIGHT = "<think>so Response 1 is better</think><answer>1</answer>"
+_PROMPT = "<|im_start|>user\nWhich is better?<|im_end|>\n<|im_start|>assistant\n"
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore")  # frameworks add fields between releases
+
+
+def _with_example(**body: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [body]})
 
 
 class OpenRlhfRequest(_Body):
@@ -37,6 +59,10 @@ class OpenRlhfRequest(_Body):
         labels: the gold verdict of each: 1, 2 or `<answer>k</answer>`.
     """
 
+    model_config = _with_example(
+        query=[f"{_PROMPT}{_RIGHT}<|im_end|>"], prompts=[_PROMPT], labels=["<answer>1</answer>"]
+    )
+
     query: Texts
     prompts: Texts
     labels: Annotated[list[Gold], Field(max_length=MAX_SAMPLES)] | None = None
@@ -44,6 +70,10 @@ class OpenRlhfRequest(_Body):
 
 class VerlRequest(_Body):
     """The arguments of verl's `compute_score`."""
+
+    model_config = _with_example(
+        data_source="preferences", solution_str=_RIGHT, ground_truth="1", extra_info={"index": 0}
+    )
 
     solution_str: str
     ground_truth: Gold
@@ -60,6 +90,10 @@ class Message(_Body):
 
 class TrlRequest(_Body):
     """The arguments of a TRL reward function; `gold` is a column of the data set."""
+
+    model_config = _with_example(
+        completions=[_RIGHT, [{"role": "assistant", "content": _RIGHT}]], gold=[1, "2"]
+    )
 
     completions: Annotated[list[str | list[Message]], Field(max_length=MAX_SAMPLES)]
     gold: Annotated[list[Gold], Field(max_length=MAX_SAMPLES)]

@@ -4,7 +4,7 @@
 from collections import Counter
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator
 
 from r1reward_api.base import ApiModel
 from r1reward_trainer.method.reasons import ConsistencyReason, FormatReason, ResultReason
@@ -70,6 +70,22 @@ class Reward(ApiModel):
 
 class RewardsRequest(ApiModel):
     """Samples to be rewarded."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "samples": [
+                        {
+                            "id": "a",
+                            "response": "<think>so Response 1</think><answer>1</answer>",
+                            "gold": 1,
+                        }
+                    ]
+                }
+            ]
+        }
+    )
 
     samples: Annotated[list[Sample], Field(max_length=MAX_SAMPLES)]
     """In any order, each with an id of its own."""
