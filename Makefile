@@ -86,6 +86,10 @@ manifests: env ## write CRDs, reference and OpenAPI from the models, and the cha
 bench-digits: env cluster-up ## 3 seeds of the example task, with the longer-SFT control
 	$(RUN) -m tests.bench.digits
 
+.PHONY: bench-verifier
+bench-verifier: env ## rewards a second, beside one blocking judge call after another
+	$(RUN) -m tests.bench.verifier
+
 MINUTES ?= 60
 SEED ?=
 
