@@ -74,9 +74,10 @@ lint: env ## ruff and pyright
 	.venv/bin/pyright
 
 .PHONY: manifests
-manifests: env ## write CRDs and reference from the models, and the chart from the manifests
+manifests: env ## write CRDs, reference and OpenAPI from the models, and the chart from the manifests
 	$(RUN) -m r1reward_api.crd manifests/crd
 	$(RUN) -m r1reward_api.reference docs/reference.md
+	$(RUN) -m r1reward_trainer.verifier.openapi docs/verifier-openapi.json
 	$(RUN) -m charts.generate
 
 # --- benchmarks and soak --------------------------------------------------
@@ -84,6 +85,10 @@ manifests: env ## write CRDs and reference from the models, and the chart from t
 .PHONY: bench-digits
 bench-digits: env cluster-up ## 3 seeds of the example task, with the longer-SFT control
 	$(RUN) -m tests.bench.digits
+
+.PHONY: bench-verifier
+bench-verifier: env ## rewards a second, beside one blocking judge call after another
+	$(RUN) -m tests.bench.verifier
 
 MINUTES ?= 60
 SEED ?=

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -60,6 +61,7 @@ def verifier():
             judge: JudgeStub | str | None = None,
             algorithm: Algorithm | None = None,
             max_body_bytes: int = 1 << 20,
+            tail: Path | None = None,
             **options,
         ) -> str:
             metrics = VerifierMetrics()
@@ -69,7 +71,7 @@ def verifier():
                 given = {"model": "m", "timeout_seconds": 5, "backoff_seconds": 0.01, **options}
                 asked = Judge(JudgeOptions(url=url, **given), metrics)
             service = RewardService(Scoring(algorithm or Algorithm()), asked, metrics)
-            app = create_app(service, TOKEN, max_body_bytes=max_body_bytes)
+            app = create_app(service, TOKEN, tail=tail, max_body_bytes=max_body_bytes)
             return running.enter_context(served(app))
 
         yield start

@@ -6,6 +6,12 @@ from collections.abc import Iterator
 
 from tests.integration.rollout.tiny_model import SPECIAL
 
+QWEN_TOKENS = (
+    *SPECIAL, "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>",
+    "<|quad_start|>", "<|quad_end|>", "<tool_call>", "</tool_call>", "<|fim_prefix|>",
+    "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
+)  # fmt: skip
+"""All added tokens of Qwen2.5-VL's tokenizer, those that are no special tokens among them."""
 TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<Answer>", "</answer >", "＜answer＞")
 VERDICTS = (
     "<answer>1</answer>", "<answer>2</answer>", "<answer> 1</answer>", "<answer>1\n</answer>",
@@ -24,7 +30,10 @@ SCRIPT = (
     "\u202e", "\u2066", "\u200f", "\ufeff", "\u200b", "\0", "\x1b[2J", "\r", "\u2028", "\x85",
     "é", "e\u0301", "世界", "🙂", "\U0010ffff", "\ufffd", "\ufffe", "\ud800", "\udfff\ud800",
 )  # fmt: skip
-TOKENS = (*SPECIAL, "</s>", "[INST]", "<|image|>", "<image>", "<|endoftext", "|im_end|>")
+TOKENS = (
+    *QWEN_TOKENS, "</s>", "<|eot_id|>", "<start_of_turn>", "<｜User｜>", "[INST]", "[/INST]",
+    "<|image|>", "<image>", "<|endoftext", "|im_end|>",
+)  # fmt: skip
 REASONS = ("Response 1 is better.", "Response 2 is better.", "both are good", " ", "\n", "1", "2")
 FAMILIES = (TAGS, VERDICTS, ORDERS, SCRIPT, TOKENS, REASONS)
 

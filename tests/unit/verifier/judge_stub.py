@@ -12,13 +12,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reply:
-    """What the stub answers: `text` as a chat completion, or `raw` bytes as they are."""
+    """What the stub answers: `text` as a chat completion, or `raw` bytes as they are.
+
+    With `trickle` one byte comes at a time, that many seconds apart, after the headers or with
+    them: no single read of it is slow."""
 
     text: str = "1"
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     raw: bytes | None = None
     hang: bool = False
+    trickle: float = 0.0
+    trickle_headers: bool = False
 
 
 Behaviour = Callable[[str, int], Reply]
@@ -38,11 +43,20 @@ def honest(question: str, _: int) -> Reply:
     return Reply("1" if named and named[-1] == verdict else "0")
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256  # hundreds connect at once
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A caller that has gone is no fault of the stub."""
+
+
 class JudgeStub:
     """Serves `/v1/chat/completions` and `/v1/models` on a port of its own."""
 
     def __init__(self) -> None:
         self.behaviour: Behaviour = honest
+        self.models = ["the-judge", "another"]
         self.calls: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.most_in_flight = 0
@@ -55,7 +69,8 @@ class JudgeStub:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self._send(Reply(raw=b'{"data": [{"id": "the-judge"}, {"id": "another"}]}'))
+                listing = {"data": [{"id": model} for model in stub.models]}
+                self._send(Reply(raw=json.dumps(listing).encode()))
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -69,19 +84,29 @@ class JudgeStub:
                 message = {"choices": [{"message": {"role": "assistant", "content": reply.text}}]}
                 body = json.dumps(message).encode() if reply.raw is None else reply.raw
                 try:
+                    if reply.trickle_headers:
+                        self._drip(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 100_000, reply)
                     self.send_response(reply.status)
                     for name, value in {**reply.headers, "Content-Length": len(body)}.items():
                         self.send_header(name, str(value))
                     self.end_headers()
-                    self.wfile.write(body)
+                    self._drip(body, reply)
                 except OSError:  # the caller has gone
                     self.close_connection = True
+
+            def _drip(self, data: bytes, reply: Reply) -> None:
+                if not reply.trickle:
+                    self.wfile.write(data)
+                    return
+                for byte in data:
+                    self.wfile.write(bytes([byte]))
+                    if stub._let_go.wait(reply.trickle):
+                        raise OSError
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()

@@ -33,7 +33,7 @@ def parts(reward):
     return tuple(reward[k] for k in ("result", "format", "consistency", "total", "judge"))
 
 
-def test_every_part_of_the_reward_is_reported(verifier, judge_stub):
+def test_every_part_of_the_reward_is_reported_with_its_reason(verifier, judge_stub):
     answer = rewards(
         verifier(judge_stub),
         (chain(1, "so Response 1 is better"), 1),
@@ -51,6 +51,14 @@ def test_every_part_of_the_reward_is_reported(verifier, judge_stub):
                 "total": 2.0,
                 "verdict": 1,
                 "judge": "match",
+                "reasons": {
+                    "result": "gold",
+                    "format": "well_formed",
+                    "consistency": "judge_agrees",
+                },
+                "explanation": "result 1: the verdict is the gold one; "
+                "format 1: <think>…</think><answer>…</answer> and nothing else; "
+                "consistency 1: the judge says that the chain concludes the verdict",
             },
             {
                 "id": "s1",
@@ -60,6 +68,14 @@ def test_every_part_of_the_reward_is_reported(verifier, judge_stub):
                 "total": 1.0,
                 "verdict": 2,
                 "judge": "mismatch",
+                "reasons": {
+                    "result": "gold",
+                    "format": "well_formed",
+                    "consistency": "judge_disagrees",
+                },
+                "explanation": "result 1: the verdict is the gold one; "
+                "format 1: <think>…</think><answer>…</answer> and nothing else; "
+                "consistency -1: the judge says that the chain does not conclude it",
             },
             {
                 "id": "s2",
@@ -69,6 +85,14 @@ def test_every_part_of_the_reward_is_reported(verifier, judge_stub):
                 "total": 0.5,
                 "verdict": 2,
                 "judge": "skipped",
+                "reasons": {
+                    "result": "not_gold",
+                    "format": "well_formed",
+                    "consistency": "result_is_0",
+                },
+                "explanation": "result 0: the verdict is not the gold one; "
+                "format 1: <think>…</think><answer>…</answer> and nothing else; "
+                "consistency 0: the result is 0, which it would multiply: the judge was not asked",
             },
             {
                 "id": "s3",
@@ -78,11 +102,64 @@ def test_every_part_of_the_reward_is_reported(verifier, judge_stub):
                 "total": 0.0,
                 "verdict": None,
                 "judge": "skipped",
+                "reasons": {
+                    "result": "no_answer_tag",
+                    "format": "no_think_tag",
+                    "consistency": "result_is_0",
+                },
+                "explanation": "result 0: no <answer>; format 0: no <think>; "
+                "consistency 0: the result is 0, which it would multiply: the judge was not asked",
             },
         ],
         "judgeErrors": 0,
+        "consistencyWeight": 0.5,
+        "formatWeight": 0.5,
     }
     assert len(judge_stub.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "reply", "response", "reason"),
+    [
+        ({}, Reply("perhaps"), chain(1, "x"), "judge_unreadable"),
+        ({}, Reply(status=401), chain(1, "x"), "judge_out"),
+        ({}, Reply("1"), chain(1, " \n "), "empty_chain"),
+        ({"consistency": {"weight": 0}}, Reply("1"), chain(1, "x"), "no_weight"),
+        ({"releaseCompatible": True}, Reply("1"), "neither", "judge_agrees"),
+        ({}, None, chain(1, "x"), "no_judge"),
+    ],
+)
+def test_a_consistency_says_why_it_is_what_it_is(
+    verifier, judge_stub, algorithm, reply, response, reason
+):
+    if reply is not None:
+        judge_stub.behaviour = lambda *_: reply
+    url = verifier(judge_stub if reply else None, Algorithm.model_validate(algorithm))
+    (reward,) = rewards(url, (response, 1))["rewards"]
+    assert reward["reasons"]["consistency"] == reason
+
+
+def test_a_total_can_be_computed_again_from_what_the_answer_says(verifier, judge_stub):
+    algorithm = Algorithm.model_validate(
+        {"formatWeight": 0.3, "consistency": {"weight": 0.7, "values": "Signed"}}
+    )
+    answer = rewards(
+        verifier(judge_stub, algorithm),
+        *((chain(verdict, f"Response {n}"), 1) for verdict in (1, 2) for n in (1, 2)),
+        ("x <answer>1</answer>", 1),
+    )
+    for r in answer["rewards"]:
+        consistency = 1 + answer["consistencyWeight"] * r["consistency"]
+        assert r["total"] == pytest.approx(
+            r["result"] * consistency + answer["formatWeight"] * r["format"]
+        )
+
+
+def test_two_samples_with_one_id_are_refused(verifier):
+    samples = [{"id": name, "response": "x", "gold": 1} for name in ("a", "b", "a")]
+    answer = httpx.post(f"{verifier()}/v1/rewards", json={"samples": samples}, headers=AUTHORISED)
+    assert answer.status_code == 422
+    assert "2 samples have the id 'a'" in answer.text
 
 
 def test_without_a_judge_consistency_is_neutral(verifier):
@@ -154,7 +231,7 @@ def test_a_hostile_chain_gains_no_consistency(verifier, judge_stub, think):
     (reward,) = rewards(verifier(judge_stub), (chain(1, think), 1))["rewards"]
     assert parts(reward) == (1, 1, -1, 1.0, "mismatch")
     for question in judge_stub.questions:
-        assert "<" not in question
+        assert not set("<>[]") & set(question)
         assert think.splitlines()[-1].translate({60: "‹", 62: "›"}) in fenced(question)
 
 
@@ -220,6 +297,7 @@ def test_without_the_token_nothing_is_served(verifier):
     ]
     paths = [
         "/v1/rewards",
+        "/openapi.json",
         "/get_reward",
         "/compat/verl",
         "/compat/trl",
@@ -248,7 +326,7 @@ def test_health_and_metrics_are_open(verifier, judge_stub):
 def test_the_token_may_stand_in_the_url(verifier):
     url = verifier().replace("http://", f"http://r1:{TOKEN}@")
     answer = httpx.post(f"{url}/v1/rewards", json={"samples": []})
-    assert answer.json() == {"rewards": [], "judgeErrors": 0}
+    assert answer.json()["rewards"] == []
 
 
 @pytest.mark.parametrize("chunked", [False, True])

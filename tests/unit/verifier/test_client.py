@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The trainer's client: order, retries and an end to everything."""
 
+import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi import FastAPI, Response
@@ -16,6 +19,7 @@ from r1reward_trainer.verifier.scoring import Scoring
 from r1reward_trainer.verifier.service import RewardService
 from tests.unit.verifier.conftest import TOKEN, served
 from tests.unit.verifier.judge_stub import JudgeStub
+from tests.unit.verifier.raw_server import STARTS, flooded, raw_server, trickled
 
 
 def samples(n):
@@ -80,6 +84,64 @@ def test_a_verifier_that_does_not_answer_ends_the_wait_at_the_deadline(verifier,
         client.score(samples(200))
     assert time.monotonic() - start < 5
     assert token not in raised.value.message
+
+
+@pytest.mark.parametrize("beginning", STARTS.values(), ids=STARTS)
+def test_a_verifier_that_trickles_bytes_is_cut_at_the_deadline(beginning):
+    with (
+        raw_server(trickled(beginning)) as url,
+        VerifierClient(url, TOKEN, deadline_seconds=1) as client,
+    ):
+        start = time.monotonic()
+        with pytest.raises(VerifierUnavailable, match="no whole answer"):
+            client.score(samples(200))
+        assert time.monotonic() - start < 3
+
+
+def test_an_answer_without_end_is_cut_and_not_kept():
+    with (
+        raw_server(flooded) as url,
+        VerifierClient(url, TOKEN, deadline_seconds=1) as client,
+        pytest.raises(VerifierUnavailable, match="more than 16384 bytes"),
+    ):
+        client.score(samples(1))
+
+
+def test_the_log_of_a_verifier_that_trickles_or_floods_is_given_up(monkeypatch):
+    monkeypatch.setattr("r1reward_trainer.verifier.client.LOG_SECONDS", 0.5)
+    with raw_server(trickled(STARTS["body"])) as url, VerifierClient(url, TOKEN) as client:
+        start = time.monotonic()
+        with pytest.raises(TimeoutError):
+            list(client.logs(3))
+        assert time.monotonic() - start < 2
+    monkeypatch.setattr("r1reward_trainer.verifier.client.LOG_SECONDS", 30)
+    monkeypatch.setattr("r1reward_trainer.verifier.client.LOG_BYTES", 1 << 20)
+    with (
+        raw_server(flooded) as url,
+        VerifierClient(url, TOKEN) as client,
+        pytest.raises(ValueError, match="more than 1048576 bytes"),
+    ):
+        list(client.logs(1))
+
+
+def test_closing_the_client_ends_what_waits_for_an_answer():
+    asked = threading.Event()
+
+    def silent(connection: socket.socket) -> None:
+        asked.set()
+        connection.recv(1)
+
+    with raw_server(silent) as url, ThreadPoolExecutor(1) as pool:
+        client = VerifierClient(url, TOKEN)
+        waiting = pool.submit(client.score, samples(1))
+        assert asked.wait(10)
+        start = time.monotonic()
+        client.close()
+        with pytest.raises(VerifierUnavailable, match="closed"):
+            waiting.result(10)
+        assert time.monotonic() - start < 2
+        with pytest.raises(VerifierUnavailable, match="closed"):
+            client.score(samples(1))
 
 
 def test_a_request_that_is_refused_as_malformed_is_not_repeated():

@@ -11,7 +11,7 @@ import pytest
 
 from r1reward_api.resource.training import Algorithm
 from r1reward_trainer.method.judge_prompt import judge_prompt, think_tail
-from r1reward_trainer.method.reward import JudgeOutcome
+from r1reward_trainer.method.reasons import ConsistencyReason
 from r1reward_trainer.method.verdict import format_ok, parse_verdict
 from r1reward_trainer.verifier.client import VerifierClient
 from r1reward_trainer.verifier.protocol import MAX_SAMPLES, Sample, as_unicode
@@ -51,18 +51,18 @@ def test_the_verdict_comes_from_exactly_one_plain_answer_block_and_nothing_else(
     verdicts = [parse_verdict(response) for response in HOSTILE]
     expected = [verdict_by_hand(response) for response in HOSTILE]
     assert [str(v) if v else None for v in verdicts] == expected
-    assert min(verdicts.count(v) for v in (1, 2, None)) > CASES // 50  # all kinds are among them
+    assert min(verdicts.count(v) for v in (1, 2, None)) > CASES // 100  # all kinds are among them
 
 
-@pytest.mark.parametrize("outcome", list(JudgeOutcome))
+@pytest.mark.parametrize("outcome", list(ConsistencyReason))
 def test_a_wrong_or_missing_verdict_earns_the_form_alone_whatever_the_judge_says(
-    outcome: JudgeOutcome,
+    outcome: ConsistencyReason,
 ) -> None:
     for gold in (1, 2):
         for sample in samples(gold):
             reward = SCORING.reward(sample, outcome)
             if verdict_by_hand(sample.response) != str(gold):
-                assert SCORING.question(sample) is JudgeOutcome.SKIPPED
+                assert SCORING.question(sample) is ConsistencyReason.RESULT_IS_0
                 assert (reward.result, reward.total) == (0, 0.5 * format_ok(sample.response))
             else:
                 assert reward.result == 1
@@ -76,33 +76,41 @@ def test_no_response_leaves_its_fence_or_brings_a_control_token_to_the_judge() -
         (fence,) = re.findall(r"two lines (REASONING-[0-9a-f]{16})\. It", prompt)
         frame = prompt.split(fence)
         assert len(frame) == 4  # named once, and around the text: the text cannot know it
-        assert "<" not in prompt
-        assert ">" not in prompt
+        assert not set("<>[]") & set(prompt)
         assert len(frame[2]) <= 4002
         assert frame[3] == judge_prompt("", 1).split("REASONING-")[3][16:]
 
 
-def test_a_batch_of_hostile_responses_is_rewarded_whole_and_in_order(verifier, judge_stub) -> None:
+def test_every_hostile_response_is_rewarded_in_its_place_and_none_gains(
+    verifier, judge_stub
+) -> None:
+    """The judge does what its question says: it repeats the text, and obeys its last line."""
     judge_stub.behaviour = lambda question, _: Reply(f"As told: {fenced(question)} 1")
     url = verifier(judge_stub, max_body_bytes=64 << 20, max_concurrency=16)
-    chosen = [*HOSTILE[:200], *HOSTILE[CASES:]]
-    body = json.dumps(
-        {"samples": [{"id": str(i), "response": r, "gold": 1} for i, r in enumerate(chosen)]}
-    )
-    answer = httpx.post(
-        f"{url}/v1/rewards",
-        content=body.encode(),  # as ASCII, so that halves of surrogate pairs arrive
+    with httpx.Client(
+        base_url=url,
         headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
-        timeout=60,
-    )
-    assert answer.status_code == 200, answer.text[:300]
-    rewards = answer.json()["rewards"]
-    assert [reward["id"] for reward in rewards] == [str(i) for i in range(len(chosen))]
-    for reward, response in zip(rewards, chosen, strict=True):
-        right = verdict_by_hand(response) == "1"
-        assert reward["result"] == right
-        assert reward["consistency"] in ((0, -1) if right else (0,))  # nobody talked it into +1
-        assert reward["total"] <= right + 0.5 * format_ok(response)
+        timeout=120,
+    ) as http:
+        for begin in range(0, len(HOSTILE), MAX_SAMPLES):
+            chosen = HOSTILE[begin : begin + MAX_SAMPLES]
+            body = json.dumps(
+                {
+                    "samples": [
+                        {"id": str(i), "response": r, "gold": 1} for i, r in enumerate(chosen)
+                    ]
+                }
+            )  # as ASCII, so that halves of surrogate pairs arrive
+            answer = http.post("/v1/rewards", content=body.encode())
+            assert answer.status_code == 200, answer.text[:300]
+            rewards = answer.json()["rewards"]
+            assert [reward["id"] for reward in rewards] == [str(i) for i in range(len(chosen))]
+            for reward, response in zip(rewards, chosen, strict=True):
+                right = verdict_by_hand(response) == "1"
+                assert reward["result"] == right
+                assert reward["consistency"] in ((0, -1) if right else (0,))  # none got its +1
+                assert reward["total"] <= right + 0.5 * format_ok(response)
+                assert not set(response) & set("\x1b\u202e") & set(reward["explanation"])
 
 
 @pytest.mark.parametrize(

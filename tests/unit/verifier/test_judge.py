@@ -2,11 +2,17 @@
 """A judge that fails in any way costs bounded time and grants nothing."""
 
 import asyncio
+import gzip
+import statistics
 import time
+import tracemalloc
+from collections import defaultdict
 
 import pytest
 
 from r1reward_trainer.method.judge_prompt import judge_prompt, parse_judgement
+from r1reward_trainer.method.reward import JudgeOutcome
+from r1reward_trainer.verifier.cache import ENTRY_BYTES, JudgementCache
 from r1reward_trainer.verifier.circuit import Circuit
 from r1reward_trainer.verifier.judge import Judge, JudgeOptions
 from tests.unit.verifier.judge_stub import Reply
@@ -136,6 +142,96 @@ def test_a_judge_that_hangs_costs_one_deadline_whatever_the_number_of_samples(ju
     assert len(judge_stub.calls) <= 16
 
 
+@pytest.mark.parametrize("where", ["headers", "body"])
+def test_a_judge_that_trickles_bytes_is_cut_at_the_deadline_of_the_call(judge_stub, where):
+    judge_stub.behaviour = lambda *_: Reply(trickle=0.05, trickle_headers=where == "headers")
+    start = time.monotonic()
+    outcomes = ask(judge_stub.url, different(40), max_concurrency=8, timeout_seconds=0.5)
+    assert outcomes == ["unavailable"] * 40
+    assert time.monotonic() - start < 3 * 0.5  # one deadline, not one for each byte or sample
+
+
+def test_a_sample_waits_three_deadlines_at_most_whatever_is_done_to_its_retries(judge_stub):
+    def nearly_too_late(_, nth):
+        time.sleep(0.4)
+        return Reply("neither")
+
+    judge_stub.behaviour = nearly_too_late
+    start = time.monotonic()
+    outcomes = ask(judge_stub.url, different(6), max_concurrency=1, timeout_seconds=0.5)
+    assert time.monotonic() - start < 5  # all tries of all would take 7.2 s
+    assert set(outcomes) <= {"unknown", "unavailable"}
+
+
+def test_retries_are_spread_and_the_pauses_double(judge_stub):
+    arrivals = defaultdict(list)
+
+    def out(question, _):
+        arrivals[question].append(time.monotonic())
+        return Reply(status=503)
+
+    judge_stub.behaviour = out
+    options = {"backoff_seconds": 0.2, "max_concurrency": 40, "timeout_seconds": 5}
+    ask(judge_stub.url, different(40), Circuit(threshold=1000), **options)
+    assert {len(times) for times in arrivals.values()} == {3}
+    first = [times[1] - times[0] for times in arrivals.values()]
+    second = [times[2] - times[1] for times in arrivals.values()]
+    assert max(first) - min(first) > 0.15  # not all at once
+    assert statistics.mean(second) > 1.2 * statistics.mean(first)
+
+
+def test_an_answer_is_never_unpacked_to_more_than_was_sent(judge_stub):
+    bomb = gzip.compress(b"1" * (64 << 20))
+    judge_stub.behaviour = lambda *_: Reply(raw=bomb, headers={"Content-Encoding": "gzip"})
+    tracemalloc.start()
+    try:
+        assert ask(judge_stub.url, [QUESTION]) == ["unavailable"]
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_remembered_judgements_stay_within_their_memory():
+    bound = 1 << 20
+    cache = JudgementCache(bound)
+    tracemalloc.start()
+    try:
+        for i in range(20_000):
+            cache.put(f"question {i} " + "x" * 500, JudgeOutcome.MATCH)
+            assert cache.bytes <= bound
+        assert tracemalloc.get_traced_memory()[0] <= bound
+    finally:
+        tracemalloc.stop()
+    assert cache.get("question 19999 " + "x" * 500) is JudgeOutcome.MATCH
+    assert cache.get("question 0 " + "x" * 500) is None
+
+
+def test_without_memory_nothing_is_remembered(judge_stub):
+    assert ask_in_turn(judge_stub.url, [QUESTION] * 2, cache_bytes=0) == ["match"] * 2
+    assert len(judge_stub.calls) == 2
+
+
+def test_what_another_model_said_is_forgotten(judge_stub):
+    # The third question finds the model gone; the listing then names another.
+    judge_stub.behaviour = lambda _, nth: Reply(status=404) if nth == 2 else Reply("1")
+    first, second = different(2)
+
+    async def run():
+        judge = Judge(JudgeOptions(url=judge_stub.url, timeout_seconds=5))
+        try:
+            outcomes = [await judge.ask(first, parse_judgement)]
+            outcomes.append(await judge.ask(second, parse_judgement))
+            judge_stub.models = ["a-newer-judge"]
+            outcomes.append(await judge.ask(second, parse_judgement))
+            outcomes.append(await judge.ask(first, parse_judgement))
+            return [outcome.value for outcome in outcomes]
+        finally:
+            await judge.close()
+
+    assert asyncio.run(run()) == ["match", "unavailable", "match", "match"]
+    assert [call["model"] for call in judge_stub.calls] == ["the-judge"] * 2 + ["a-newer-judge"] * 2
+
+
 def test_a_judge_that_is_not_there_costs_little(judge_stub):
     judge_stub.close()
     start = time.monotonic()
@@ -156,7 +252,8 @@ def test_an_equal_question_is_asked_once(judge_stub):
 
 def test_the_oldest_judgement_is_forgotten_first(judge_stub):
     first, second, third = different(3)
-    ask_in_turn(judge_stub.url, [first, second, first, third, first, second], cache_size=2)
+    room = {"cache_bytes": 2 * ENTRY_BYTES}
+    ask_in_turn(judge_stub.url, [first, second, first, third, first, second], **room)
     assert judge_stub.questions == [first, second, third, second]
 
 

@@ -19,7 +19,8 @@ ANSWER_ATTEMPTS = 3
 """How often the judge is asked before its answer counts as unknown; as the released code."""
 
 _ANSWER = re.compile(r"(?:output\s*:\s*)?([01])\.?", re.IGNORECASE)
-_HARMLESS = str.maketrans({"<": "‹", ">": "›"})
+_HARMLESS = str.maketrans({"<": "‹", ">": "›", "[": "［", "]": "］"})
+"""Chat templates write their control tokens with these: <|im_end|>, </s>, [INST]."""
 
 
 def think_tail(response: str) -> str:

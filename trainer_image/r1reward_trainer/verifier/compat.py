@@ -10,7 +10,7 @@ arguments are the body here, so that the function is one POST.
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from r1reward_trainer.method.verdict import parse_verdict
 from r1reward_trainer.verifier.protocol import MAX_SAMPLES, Reward, Sample
@@ -21,11 +21,33 @@ ASSISTANT = "<|im_start|>assistant\n"
 _ENDS = ("<|im_end|>", "<|endoftext|>", "\n")
 
 Texts = Annotated[list[str], Field(max_length=MAX_SAMPLES)]
-Gold = str | int | list[str]
+Gold = Annotated[
+    str | int | list[str],
+    WithJsonSchema(
+        {
+            "description": "The better answer: 1, 2 or `<answer>k</answer>`, or a list of one",
+            "anyOf": [
+                {"enum": [1, 2, "1", "2", "<answer>1</answer>", "<answer>2</answer>"]},
+                {
+                    "type": "array",
+                    "items": {"enum": ["1", "2", "<answer>1</answer>", "<answer>2</answer>"]},
+                    "minItems": 1,
+                    "maxItems": 1,
+                },
+            ],
+        }
+    ),
+]
+_RIGHT = "<think>so Response 1 is better</think><answer>1</answer>"
+_PROMPT = "<|im_start|>user\nWhich is better?<|im_end|>\n<|im_start|>assistant\n"
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore")  # frameworks add fields between releases
+
+
+def _with_example(**body: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [body]})
 
 
 class OpenRlhfRequest(_Body):
@@ -37,6 +59,10 @@ class OpenRlhfRequest(_Body):
         labels: the gold verdict of each: 1, 2 or `<answer>k</answer>`.
     """
 
+    model_config = _with_example(
+        query=[f"{_PROMPT}{_RIGHT}<|im_end|>"], prompts=[_PROMPT], labels=["<answer>1</answer>"]
+    )
+
     query: Texts
     prompts: Texts
     labels: Annotated[list[Gold], Field(max_length=MAX_SAMPLES)] | None = None
@@ -44,6 +70,10 @@ class OpenRlhfRequest(_Body):
 
 class VerlRequest(_Body):
     """The arguments of verl's `compute_score`."""
+
+    model_config = _with_example(
+        data_source="preferences", solution_str=_RIGHT, ground_truth="1", extra_info={"index": 0}
+    )
 
     solution_str: str
     ground_truth: Gold
@@ -61,44 +91,83 @@ class Message(_Body):
 class TrlRequest(_Body):
     """The arguments of a TRL reward function; `gold` is a column of the data set."""
 
+    model_config = _with_example(
+        completions=[_RIGHT, [{"role": "assistant", "content": _RIGHT}]], gold=[1, "2"]
+    )
+
     completions: Annotated[list[str | list[Message]], Field(max_length=MAX_SAMPLES)]
     gold: Annotated[list[Gold], Field(max_length=MAX_SAMPLES)]
 
 
+class ExtraLogs(BaseModel):
+    """The terms of each reward, which OpenRLHF logs."""
+
+    result: list[float]
+    format: list[float]
+    consistency: list[float]
+
+
+class OpenRlhfResponse(BaseModel):
+    """What OpenRLHF's client reads: a reward and a score of each query."""
+
+    rewards: list[float]
+    scores: list[float]
+    extra_logs: ExtraLogs
+
+
+class VerlResponse(BaseModel):
+    """What a `compute_score` may return: `score` is the reward, the rest is logged."""
+
+    score: float
+    acc: int
+    format: int
+    consistency: int
+
+
+class TrlResponse(BaseModel):
+    """What a TRL reward function returns."""
+
+    rewards: list[float]
+
+
 def compat_router(service: RewardService) -> APIRouter:
     """`/get_reward` (OpenRLHF), `/compat/verl` and `/compat/trl`."""
-    router = APIRouter()
+    router = APIRouter(tags=["other frameworks"])
 
     @router.post("/get_reward")
-    async def openrlhf(body: OpenRlhfRequest) -> dict[str, Any]:
+    async def openrlhf(body: OpenRlhfRequest) -> OpenRlhfResponse:
+        """OpenRLHF's remote reward; give it the URL with the token in it."""
         if body.labels is None:
             raise _bad("labels are needed: the gold verdict, 1 or 2, of each query")
         _same_length(query=body.query, prompts=body.prompts, labels=body.labels)
         responses = [response_of(q, p) for q, p in zip(body.query, body.prompts, strict=True)]
         rewards = await _rewards(service, responses, body.labels)
         totals = [reward.total for reward in rewards]
-        parts = {
-            name: [float(getattr(reward, name)) for reward in rewards]
-            for name in ("result", "format", "consistency")
-        }
-        return {"rewards": totals, "scores": totals, "extra_logs": parts}
+        terms = ExtraLogs(
+            result=[reward.result for reward in rewards],
+            format=[reward.format for reward in rewards],
+            consistency=[reward.consistency for reward in rewards],
+        )
+        return OpenRlhfResponse(rewards=totals, scores=totals, extra_logs=terms)
 
     @router.post("/compat/verl")
-    async def verl(body: VerlRequest) -> dict[str, Any]:
+    async def verl(body: VerlRequest) -> VerlResponse:
+        """The body of a `compute_score` for verl."""
         (reward,) = await _rewards(service, [body.solution_str], [body.ground_truth])
-        return {
-            "score": reward.total,
-            "acc": reward.result,
-            "format": reward.format,
-            "consistency": reward.consistency,
-        }
+        return VerlResponse(
+            score=reward.total,
+            acc=reward.result,
+            format=reward.format,
+            consistency=reward.consistency,
+        )
 
     @router.post("/compat/trl")
-    async def trl(body: TrlRequest) -> dict[str, Any]:
+    async def trl(body: TrlRequest) -> TrlResponse:
+        """The body of a reward function for TRL."""
         _same_length(completions=body.completions, gold=body.gold)
         responses = [_text(completion) for completion in body.completions]
         rewards = await _rewards(service, responses, body.gold)
-        return {"rewards": [reward.total for reward in rewards]}
+        return TrlResponse(rewards=[reward.total for reward in rewards])
 
     return router
 

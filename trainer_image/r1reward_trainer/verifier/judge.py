@@ -6,13 +6,12 @@ reward: whatever cannot be had in time is `unavailable`, hence neutral.
 """
 
 import asyncio
-import hashlib
 import json
 import logging
 import random
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from r1reward_trainer.api_key import bearer
 from r1reward_trainer.method.judge_prompt import ANSWER_ATTEMPTS
 from r1reward_trainer.method.reward import JudgeOutcome
 from r1reward_trainer.retry_after import retry_after
+from r1reward_trainer.verifier.cache import JudgementCache
 from r1reward_trainer.verifier.circuit import Circuit
 from r1reward_trainer.verifier.metrics import VerifierMetrics
 
@@ -48,7 +48,7 @@ class JudgeOptions:
         max_tokens: longest answer.
         attempts: calls for one answer, where the server fails in a way that may pass.
         backoff_seconds: mean pause before the second call; doubles.
-        cache_size: judgements remembered.
+        cache_bytes: memory for judgements that are remembered.
     """
 
     url: str
@@ -59,7 +59,7 @@ class JudgeOptions:
     max_tokens: int = 16
     attempts: int = 3
     backoff_seconds: float = 0.5
-    cache_size: int = 65_536
+    cache_bytes: int = 16 << 20
 
 
 class JudgeFailed(Exception):
@@ -91,22 +91,47 @@ class Judge:
         self._metrics = metrics or VerifierMetrics()
         self._circuit = circuit or Circuit()
         self._slots = asyncio.Semaphore(options.max_concurrency)
-        self._cache: OrderedDict[bytes, JudgeOutcome] = OrderedDict()
+        self._cache = JudgementCache(options.cache_bytes)
         self._model = options.model
+        self._listed: str | None = None
         self._said: str | None = None
-        self._client = httpx.AsyncClient(
-            headers=bearer(options.api_key, "rl.verifier.judge.apiKeySecretRef"),
-            timeout=options.timeout_seconds,
-            limits=httpx.Limits(
-                max_connections=options.max_concurrency,
-                max_keepalive_connections=options.max_concurrency,
-                keepalive_expiry=4.0,  # vLLM closes idle connections after 5 s
-            ),
-        )
+        self._headers = {
+            **bearer(options.api_key, "rl.verifier.judge.apiKeySecretRef"),
+            # The limit of an answer is one of its bytes: nothing is unpacked.
+            "Accept-Encoding": "identity",
+        }
+        self._trust = httpx.create_ssl_context()
+        self._clients: list[httpx.AsyncClient] = []
+        self._idle: list[httpx.AsyncClient] = []
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._client.aclose()
+        for client in self._clients:
+            await client.aclose()
+
+    @contextmanager
+    def _client(self) -> Iterator[httpx.AsyncClient]:
+        """A client for one call at a time; the one used last is taken first.
+
+        One pool for all connections would compare each with each at every call: with 64 in
+        flight that took most of the verifier's time.
+        """
+        client = self._idle.pop() if self._idle else self._new_client()
+        try:
+            yield client
+        finally:
+            self._idle.append(client)
+
+    def _new_client(self) -> httpx.AsyncClient:
+        client = httpx.AsyncClient(
+            headers=self._headers,
+            verify=self._trust,
+            timeout=self._options.timeout_seconds,
+            # vLLM closes idle connections after 5 s.
+            limits=httpx.Limits(max_connections=1, keepalive_expiry=4.0),
+        )
+        self._clients.append(client)
+        return client
 
     async def ask(self, question: str, read: Callable[[str], JudgeOutcome]) -> JudgeOutcome:
         """The judge's word on one question.
@@ -119,11 +144,10 @@ class Judge:
             match, mismatch, unknown (no answer could be read) or unavailable. Never raises for
             what the judge does, and never takes longer than PATIENCE call deadlines.
         """
-        key = hashlib.sha256(question.encode()).digest()
-        if key in self._cache:
-            self._cache.move_to_end(key)
+        known = self._cache.get(question)
+        if known is not None:
             self._metrics.judge_cache_hits.inc()
-            return self._cache[key]
+            return known
         try:
             async with asyncio.timeout(PATIENCE * self._options.timeout_seconds):
                 outcome = await self._ask(question, read)
@@ -133,9 +157,8 @@ class Judge:
             outcome = self._out(str(error))
         self._metrics.judge_circuit_open.set(self._circuit.is_open)
         if outcome in (JudgeOutcome.MATCH, JudgeOutcome.MISMATCH):
-            self._cache[key] = outcome
-            if len(self._cache) > self._options.cache_size:
-                self._cache.popitem(last=False)
+            self._cache.put(question, outcome)
+            self._metrics.judge_cache_bytes.set(self._cache.bytes)
         return outcome
 
     def _out(self, why: str) -> JudgeOutcome:
@@ -201,7 +224,7 @@ class Judge:
                 )
         except (TimeoutError, httpx.TimeoutException) as error:
             raise JudgeFailed(f"no answer in {self._options.timeout_seconds} s") from error
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             raise JudgeFailed(f"connection: {type(error).__name__}", retry_after=0.0) from error
         self._metrics.judge_seconds.observe(time.monotonic() - start)
         try:
@@ -214,16 +237,25 @@ class Judge:
         if self._model is None:
             listing = await self._request("GET", "/models", None)
             try:
-                self._model = str(listing["data"][0]["id"])
+                model = str(listing["data"][0]["id"])
             except (KeyError, IndexError, TypeError) as error:
                 raise JudgeFailed(
                     "it lists no model: set rl.verifier.judge.endpointModel", retry_after=0.0
                 ) from error
+            if model != self._listed:  # what another model said is no word of this one
+                self._cache.clear()
+            self._model = self._listed = model
         return self._model
 
     async def _request(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        with self._client() as client:
+            return await self._exchange(client, method, path, body)
+
+    async def _exchange(
+        self, client: httpx.AsyncClient, method: str, path: str, body: dict[str, Any] | None
+    ) -> Any:
         url = self._options.url.rstrip("/") + path
-        async with self._client.stream(method, url, json=body) as response:
+        async with client.stream(method, url, json=body) as response:
             if response.status_code in _REFUSED:
                 raise JudgeRefused(
                     f"HTTP {response.status_code}: it refuses the key; "
@@ -239,7 +271,7 @@ class Judge:
             if response.status_code != 200:
                 raise JudgeFailed(f"HTTP {response.status_code} from {method} {path}")
             raw = bytearray()
-            async for piece in response.aiter_bytes():
+            async for piece in response.aiter_raw():
                 raw += piece
                 if len(raw) > MAX_ANSWER_BYTES:
                     raise JudgeFailed(f"an answer of more than {MAX_ANSWER_BYTES} bytes")

@@ -26,6 +26,11 @@ class VerifierMetrics:
             "Judgements taken from the cache",
             registry=self.registry,
         )
+        self.judge_cache_bytes = Gauge(
+            "r1reward_verifier_judge_cache_bytes",
+            "Memory that remembered judgements take up",
+            registry=self.registry,
+        )
         self.judge_retries = Counter(
             "r1reward_verifier_judge_retries",
             "Calls to the judge made again",

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes over the wire between trainer and verifier: `POST /v1/rewards`."""
 
+from collections import Counter
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field, field_validator
 
 from r1reward_api.base import ApiModel
+from r1reward_trainer.method.reasons import ConsistencyReason, FormatReason, ResultReason
 from r1reward_trainer.method.reward import JudgeOutcome
 
 MAX_SAMPLES = 4096
@@ -32,6 +34,17 @@ class Sample(ApiModel):
     """The better answer."""
 
 
+class Reasons(ApiModel):
+    """Why each term is what it is."""
+
+    result: ResultReason
+    """Of `result`."""
+    format: FormatReason
+    """Of `format`: the first rule that is broken."""
+    consistency: ConsistencyReason
+    """Of `consistency`."""
+
+
 class Reward(ApiModel):
     """A response's reward and its parts."""
 
@@ -49,13 +62,42 @@ class Reward(ApiModel):
     """What the response chose; null when it cannot be read."""
     judge: JudgeOutcome
     """What the judge said, or why it did not."""
+    reasons: Reasons
+    """Why, for programs."""
+    explanation: str
+    """Why, in words. No word of the response is in it."""
 
 
 class RewardsRequest(ApiModel):
     """Samples to be rewarded."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "samples": [
+                        {
+                            "id": "a",
+                            "response": "<think>so Response 1</think><answer>1</answer>",
+                            "gold": 1,
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
     samples: Annotated[list[Sample], Field(max_length=MAX_SAMPLES)]
-    """In any order."""
+    """In any order, each with an id of its own."""
+
+    @field_validator("samples")
+    @classmethod
+    def _ids_differ(cls, samples: list[Sample]) -> list[Sample]:
+        """A reward is known by its sample's id, so no two may share one."""
+        ((most, times),) = Counter(s.id for s in samples).most_common(1) or [("", 1)]
+        if times > 1:
+            raise ValueError(f"{times} samples have the id {most[:40]!r}: give each its own")
+        return samples
 
 
 class RewardsResponse(ApiModel):
@@ -65,3 +107,7 @@ class RewardsResponse(ApiModel):
     """One a sample."""
     judge_errors: int
     """Samples whose consistency is 0 because the judge was out or could not be understood."""
+    consistency_weight: float
+    """total = result * (1 + consistencyWeight * consistency) + formatWeight * format."""
+    format_weight: float
+    """See consistencyWeight."""

@@ -12,9 +12,16 @@ from r1reward_trainer.method.judge_prompt import (
     released_prompt,
     think_tail,
 )
+from r1reward_trainer.method.reasons import (
+    ConsistencyReason,
+    format_reason,
+    outcome_of,
+    result_reason,
+    words,
+)
 from r1reward_trainer.method.reward import JudgeOutcome, consistency_value, total_reward
 from r1reward_trainer.method.verdict import format_ok, parse_verdict, released_verdict
-from r1reward_trainer.verifier.protocol import Reward, Sample
+from r1reward_trainer.verifier.protocol import Reasons, Reward, Sample
 
 
 @dataclass(frozen=True)
@@ -32,33 +39,40 @@ class Scoring:
         read = released_verdict if self.algorithm.release_compatible else parse_verdict
         return read(response)
 
-    def question(self, sample: Sample) -> str | JudgeOutcome:
-        """The question to the judge, or the outcome where it need not be asked.
+    def question(self, sample: Sample) -> str | ConsistencyReason:
+        """The question to the judge, or why it need not be asked.
 
         Consistency multiplies the result, so only a right verdict is worth a question; a chain
         without text concludes nothing. The released code asks for every sample.
         """
         if self.algorithm.consistency.weight == 0:
-            return JudgeOutcome.SKIPPED
+            return ConsistencyReason.NO_WEIGHT
         if self.algorithm.release_compatible:
             return released_prompt(sample.response)
         verdict = self.verdict(sample.response)
         if verdict is None or verdict != sample.gold:
-            return JudgeOutcome.SKIPPED
+            return ConsistencyReason.RESULT_IS_0
         tail = think_tail(sample.response)
-        return judge_prompt(tail, verdict) if tail else JudgeOutcome.MISMATCH
+        return judge_prompt(tail, verdict) if tail else ConsistencyReason.EMPTY_CHAIN
 
     def read_judgement(self, answer: str) -> JudgeOutcome:
         """What the judge's answer means."""
         read = released_judgement if self.algorithm.release_compatible else parse_judgement
         return read(answer)
 
-    def reward(self, sample: Sample, outcome: JudgeOutcome) -> Reward:
-        """The reward, given what the judge said."""
+    def reward(self, sample: Sample, why: ConsistencyReason) -> Reward:
+        """The reward, given what the judge said or why it was not asked."""
         verdict = self.verdict(sample.response)
         result = int(verdict == sample.gold)
         fmt = int(format_ok(sample.response))
+        outcome = outcome_of(why)
         consistency = consistency_value(outcome, self.algorithm.consistency.values)
+        released = self.algorithm.release_compatible
+        reasons = Reasons(
+            result=result_reason(sample.response, verdict, sample.gold, released=released),
+            format=format_reason(sample.response),
+            consistency=why,
+        )
         return Reward(
             id=sample.id,
             result=cast("Literal[0, 1]", result),
@@ -73,4 +87,13 @@ class Scoring:
             ),
             verdict=cast("Literal[1, 2] | None", verdict),
             judge=outcome,
+            reasons=reasons,
+            explanation="; ".join(
+                f"{term} {value}: {words(reason)}"
+                for term, value, reason in (
+                    ("result", result, reasons.result),
+                    ("format", fmt, reasons.format),
+                    ("consistency", consistency, reasons.consistency),
+                )
+            ),
         )

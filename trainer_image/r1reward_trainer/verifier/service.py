@@ -4,6 +4,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from r1reward_trainer.method.reasons import SAID, ConsistencyReason
 from r1reward_trainer.method.reward import JudgeOutcome
 from r1reward_trainer.verifier.judge import Judge
 from r1reward_trainer.verifier.metrics import VerifierMetrics
@@ -36,7 +37,13 @@ class RewardService:
             self.metrics.samples.labels(result=str(reward.result)).inc()
             self.metrics.judgements.labels(outcome=reward.judge.value).inc()
         errors = sum(reward.judge in _ERRORS for reward in rewards)
-        return RewardsResponse(rewards=list(rewards), judge_errors=errors)
+        algorithm = self._scoring.algorithm
+        return RewardsResponse(
+            rewards=list(rewards),
+            judge_errors=errors,
+            consistency_weight=algorithm.consistency.weight,
+            format_weight=algorithm.format_weight,
+        )
 
     async def close(self) -> None:
         """Closes the connections to the judge."""
@@ -44,12 +51,12 @@ class RewardService:
             await self._judge.close()
 
     async def _reward(self, sample: Sample) -> Reward:
-        return self._scoring.reward(sample, await self._outcome(sample))
+        return self._scoring.reward(sample, await self._consistency(sample))
 
-    async def _outcome(self, sample: Sample) -> JudgeOutcome:
+    async def _consistency(self, sample: Sample) -> ConsistencyReason:
         if self._judge is None:
-            return JudgeOutcome.SKIPPED
+            return ConsistencyReason.NO_JUDGE
         question = self._scoring.question(sample)
-        if isinstance(question, JudgeOutcome):
+        if isinstance(question, ConsistencyReason):
             return question
-        return await self._judge.ask(question, self._scoring.read_judgement)
+        return SAID[await self._judge.ask(question, self._scoring.read_judgement)]
