@@ -96,6 +96,7 @@ def test_an_endpoint_that_is_wrong_is_told_long_before_it_is_given_up(
     assert text is not None
     assert text.startswith(f"storage {url} does not work: ")
     assert fault in text
+    assert told[-1][1] is None, "once it is given up, nobody waits for it"
 
 
 def test_a_lasting_fault_ends_when_patience_does(store: Store, faults: Faults, clock: FakeClock):

@@ -13,7 +13,7 @@ import threading
 import uuid
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
@@ -362,20 +362,18 @@ class Store:
             raise ValueError(f"{key} has {len(data)} bytes, limit {_LARGEST_PUT_IF_BYTES}")
         condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
         unanswered = False
-        tries = self._patience.begin()
-        while True:
-            try:
-                written = self._put_if_once(key, data, condition)
-                self._answered(tries)
-                return written
-            except PreconditionFailed:
-                # A try whose answer was lost may have been ours.
-                if unanswered and (ours := self._etag_if_equal(key, data)):
-                    return ours
-                raise
-            except FAILURES as error:
-                unanswered = True
-                self._await(tries, error, "conditional put", key)
+        with self._tries() as tries:
+            while True:
+                try:
+                    return self._put_if_once(key, data, condition)
+                except PreconditionFailed:
+                    # A try whose answer was lost may have been ours.
+                    if unanswered and (ours := self._etag_if_equal(key, data)):
+                        return ours
+                    raise
+                except FAILURES as error:
+                    unanswered = True
+                    self._await(tries, error, "conditional put", key)
 
     def check_access(self) -> None:
         """Probes put, get, list, both conditional puts and delete below the root.
@@ -443,27 +441,31 @@ class Store:
         return etag if found == data else None
 
     def _try(self, what: str, key: str, call: Callable[[], T]) -> T:
-        tries = self._patience.begin()
-        while True:
-            try:
-                result = call()
-                self._answered(tries)
-                return result
-            except FAILURES as error:
-                if classify(error) is Kind.ABSENT and what in ("get", "head", "delete"):
-                    raise NotFound(key) from error
-                self._await(tries, error, what, key)
-            except (ValueError, ElementTree.ParseError) as error:
-                # minio raises nothing more specific without credentials, or for an answer that
-                # is not S3's.
-                raise _denied(
-                    f"{what} {self.uri(key)} at {self._endpoint}: {error}; check AWS_ENDPOINT_URL "
-                    "and the credentials of spec.storage"
-                ) from error
+        with self._tries() as tries:
+            while True:
+                try:
+                    return call()
+                except FAILURES as error:
+                    if classify(error) is Kind.ABSENT and what in ("get", "head", "delete"):
+                        raise NotFound(key) from error
+                    self._await(tries, error, what, key)
+                except (ValueError, ElementTree.ParseError) as error:
+                    # minio raises nothing more specific without credentials, or for an answer
+                    # that is not S3's.
+                    raise _denied(
+                        f"{what} {self.uri(key)} at {self._endpoint}: {error}; check "
+                        "AWS_ENDPOINT_URL and the credentials of spec.storage"
+                    ) from error
 
-    def _answered(self, tries: Tries) -> None:
-        if tries.lasts:
-            self._told(None)
+    @contextmanager
+    def _tries(self) -> Iterator[Tries]:
+        """The tries of one call. Whatever its end, nobody waits for it any more."""
+        tries = self._patience.begin()
+        try:
+            yield tries
+        finally:
+            if tries.lasts:
+                self._told(None)
 
     def _await(self, tries: Tries, error: Exception, what: str, key: str) -> None:
         """Waits before the next try, or raises what the failure means for the stage."""
