@@ -15,6 +15,11 @@ from r1reward_operator.plan.builders.resources import container_resources
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 
 
+def role_of(labels: dict[str, str]) -> str:
+    """The role, or `serving` for what is nobody's attempt."""
+    return labels.get("r1reward.dev/role") or labels["app.kubernetes.io/component"]
+
+
 def templates(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Role and template of every pod in a golden file."""
     for obj in json.loads(path.read_text()):
@@ -23,7 +28,7 @@ def templates(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if obj["kind"] == "PyTorchJob":
             template = spec["pytorchReplicaSpecs"]["Worker"]["template"]
         if template is not None:
-            yield obj["metadata"]["labels"]["r1reward.dev/role"], template
+            yield role_of(obj["metadata"]["labels"]), template
 
 
 def containers(template: dict[str, Any]) -> list[dict[str, Any]]:
@@ -51,7 +56,7 @@ def test_a_pod_meets_pod_security_restricted_and_more(
     assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
     assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
-    assert template["metadata"]["labels"]["r1reward.dev/role"] == role
+    assert role_of(template["metadata"]["labels"]) == role
     allowed = {"name", "emptyDir", "projected", "secret", "persistentVolumeClaim"}
     assert all(v.keys() <= allowed for v in spec["volumes"])
     for container in containers(template):
@@ -81,6 +86,9 @@ SECRETS_BY_CONTAINER = {
     ("judge", "fetch-model"): STORAGE,
     ("judge", "r1"): set(),
     ("verifier", "r1"): set(),
+    ("serving", "fetch-model"): STORAGE,
+    ("serving", "vllm"): set(),
+    ("serving", "front"): set(),
 }
 """With spec.storage.secretRef and a judge of the job's own. The attempt's token is not counted."""
 
