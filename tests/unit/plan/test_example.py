@@ -15,7 +15,7 @@ import pytest
 from r1reward_api.constants import Stage
 
 FOLDER = Path(__file__).parent / "golden"
-FILES = sorted(path.stem for path in FOLDER.glob("*.json"))
+FILES = sorted(path.stem for stage in Stage for path in FOLDER.glob(f"*-{stage}.json"))
 GPU = "nvidia.com/gpu"
 S3 = {f"s3/{name}" for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
                                 "AWS_ENDPOINT_URL", "AWS_REGION", "ca.crt")}  # fmt: skip
