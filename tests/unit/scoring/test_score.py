@@ -169,8 +169,8 @@ def test_bad_rows_are_put_aside_with_their_reason_as_far_as_allowed(site: Site, 
     errors = [line.get("error", "") for line in r1.lines()]
     for error, named in zip(
         errors,
-        ["", "no JSON", "answer2", "absent.png", "not a path below", "must be a list", "question",
-         "maxPromptTokens", "must be an object", ""],
+        ["", "not-json", "answer2", "absent.png", "not a path below", "must be a list", "question",
+         "maxPromptTokens", "instead of an object", ""],
         strict=True,
     ):  # fmt: skip
         assert named in error

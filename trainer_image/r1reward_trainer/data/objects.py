@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from r1reward_trainer.storage.s3 import NotFound, ObjectInfo
+from r1reward_trainer.storage.s3 import NotFound, ObjectInfo, Store
 
 
 class Objects(Protocol):
@@ -93,3 +93,8 @@ class Folder:
         stat = path.stat()
         key = path.relative_to(self._root).as_posix()
         return ObjectInfo(key, stat.st_size, f"{stat.st_mtime_ns:x}")
+
+
+def open_objects(uri: str) -> Objects:
+    """A store of an s3:// URI with the environment's credentials, or a folder of this machine."""
+    return Store.from_env(uri) if uri.startswith("s3://") else Folder(Path(uri or "."))

@@ -24,9 +24,9 @@ from r1reward_trainer.scoring.asking import Scorer, Target, connected, patiently
 from r1reward_trainer.scoring.files import (
     InputFile,
     Output,
+    beside,
     find_inputs,
     open_output,
-    read_beside,
     records,
 )
 from r1reward_trainer.scoring.items import BadItem, parse_item
@@ -181,6 +181,7 @@ class _Run:
         self, file: InputFile, options: Options, weights: str, places: asyncio.Semaphore
     ) -> None:
         self._file = file
+        self._beside = beside(file)
         self._options = options
         self._weights = weights
         self._places = places
@@ -198,9 +199,7 @@ class _Run:
             try:
                 if isinstance(row, ValueError):
                     raise BadItem(str(row))
-                item = await asyncio.to_thread(
-                    parse_item, row, place, partial(read_beside, self._file)
-                )
+                item = await asyncio.to_thread(parse_item, row, place, self._beside.image)
                 score = await patiently(
                     partial(scorer.score, item.request), self._options.patience_seconds
                 )

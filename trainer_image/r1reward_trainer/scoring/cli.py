@@ -35,7 +35,9 @@ def run(environment: Environment, given: argparse.Namespace) -> None:
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", help="Parquet or JSONL: a path or s3:// URI, * within a folder")
+    parser.add_argument(
+        "input", help="Parquet, JSONL, JSON or CSV: a path or s3:// URI, * within a folder"
+    )
     parser.add_argument("--output", required=True, help="folder or s3:// URI for the scores")
     whom = parser.add_mutually_exclusive_group(required=True)
     whom.add_argument("--front", help="URL of a scoring front")

@@ -38,7 +38,7 @@ class Item:
     request: ScoreRequest
 
 
-def parse_item(record: Any, place: str, read_image: ReadImage) -> Item:
+def parse_item(record: Mapping[str, Any], place: str, read_image: ReadImage) -> Item:
     """A row with `question`, `answers` (or `answer1` and `answer2`), and optionally `images` and
     `id`; other columns are not looked at.
 
@@ -50,8 +50,6 @@ def parse_item(record: Any, place: str, read_image: ReadImage) -> Item:
     Raises:
         BadItem: when it is none.
     """
-    if not isinstance(record, Mapping):
-        raise BadItem(f"the row is {type(record).__name__}, must be an object")
     answers = record.get("answers")
     if answers is None:
         for name in ("answer1", "answer2"):

@@ -14,12 +14,11 @@ from r1reward_api.resource.job import Columns, Format
 from r1reward_trainer.data.contamination import Findings, Screen, contamination_warnings
 from r1reward_trainer.data.formats.registry import importer_of
 from r1reward_trainer.data.intake import Intake, take_in
-from r1reward_trainer.data.objects import Folder, Objects
+from r1reward_trainer.data.objects import open_objects
 from r1reward_trainer.data.rows import Row, SetRow
 from r1reward_trainer.data.schema import parse_row, parse_set_row
 from r1reward_trainer.data.sources import Source, find_files
 from r1reward_trainer.data.tokens import token_counter
-from r1reward_trainer.storage.s3 import Store
 
 _BAD_EXAMPLES = 50
 _TICK_ROWS = 10_000
@@ -110,11 +109,6 @@ def verdict(report: Mapping[str, Any]) -> str | None:
         if figures["badRows"] > limit:
             return f"{of}{figures['badRows']} rows are bad, --max-bad-rows is {limit}"
     return None
-
-
-def open_objects(uri: str) -> Objects:
-    """A store of an s3:// URI with the environment's credentials, or a folder of this machine."""
-    return Store.from_env(uri) if uri.startswith("s3://") else Folder(Path(uri or "."))
 
 
 def _read_set(options: Options, name: str, source: Source, screen: Screen, scratch: Path) -> Intake:
