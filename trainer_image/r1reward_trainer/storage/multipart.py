@@ -112,6 +112,8 @@ class Upload:
             raise
 
     def _begin(self) -> str:
+        if self._stop.is_set():
+            raise Stopped
         if self._begun:  # the answer to the try before was lost, maybe not the upload
             end_uploads(self._client, self._bucket, self._key)
         self._begun = True
