@@ -240,12 +240,22 @@ def _refuse_foreign(
     if (theirs or {}).get("uid") == (ours or {}).get("uid"):
         return
     namespace, name = _name_of(live)
+    what = f"{resource.kind} {namespace}/{name} already exists and is"
+    if theirs and ours and _called(theirs) == _called(ours):
+        # Names are unique, so that one is gone.
+        raise OwnedByAnother(
+            f"{what} left of an earlier {theirs['kind']} {theirs['name']} (uid {theirs['uid']}) "
+            "that was deleted; the garbage collector removes it, or delete it yourself",
+            live,
+        )
     owner = f"controlled by {theirs['kind']} {theirs['name']}" if theirs else "nobody's"
     raise OwnedByAnother(
-        f"{resource.kind} {namespace}/{name} already exists and is {owner}; "
-        "delete or rename it, or rename what wants to make it",
-        live,
+        f"{what} {owner}; delete or rename it, or rename what wants to make it", live
     )
+
+
+def _called(owner: Mapping[str, Any]) -> tuple[str, str]:
+    return owner["kind"], owner["name"]
 
 
 def _controller(obj: Mapping[str, Any]) -> Mapping[str, Any] | None:

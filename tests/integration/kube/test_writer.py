@@ -23,6 +23,7 @@ OWNER = {
     "controller": True,
 }
 OTHER_OWNER = {**OWNER, "name": "other", "uid": "22222222-2222-2222-2222-222222222222"}
+EARLIER_OWNER = {**OWNER, "uid": "33333333-3333-3333-3333-333333333333"}
 
 
 class CountingClient(KubeClient):
@@ -156,12 +157,20 @@ def test_an_object_that_the_server_rewrites_is_not_applied_for_ever(
     assert writing.ensure(SECRETS, desired)["data"] == {"x": "MQ=="}
 
 
-@pytest.mark.parametrize("owner", [OTHER_OWNER, None])
+@pytest.mark.parametrize(
+    ("owner", "whose"),
+    [
+        (OTHER_OWNER, "controlled by R1RewardJob other"),
+        (EARLIER_OWNER, f"left of an earlier R1RewardJob job .uid {EARLIER_OWNER['uid']}"),
+        (None, "nobody's"),
+    ],
+)
 def test_an_object_of_somebody_else_is_left_alone(
-    client: KubeClient, namespace: str, owner: dict[str, Any] | None
+    client: KubeClient, namespace: str, owner: dict[str, Any] | None, whose: str
 ) -> None:
     theirs = client.create(CONFIGMAPS, configmap(namespace, owner=owner, x="theirs"))
-    with pytest.raises(OwnedByAnother, match=f"ConfigMap {namespace}/c already exists") as refused:
+    said = f"ConfigMap {namespace}/c already exists and is {whose}"
+    with pytest.raises(OwnedByAnother, match=said) as refused:
         writer(client).ensure(CONFIGMAPS, configmap(namespace, x="ours"))
     assert refused.value.live == theirs
     assert client.get(CONFIGMAPS, namespace, "c") == theirs
