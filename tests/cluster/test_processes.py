@@ -56,7 +56,8 @@ def test_a_daemon_that_was_never_written_down_is_found_and_ended(tmp_path: Path)
     supervisor.start(SLEEP)
     pid = supervisor.running("sleeper")
     (tmp_path / "pids" / "sleeper.json").unlink()
-    assert supervisor.strays() == [pid]
+    # A program that has only just been executed may not show its environment yet.
+    wait_until("it is found", lambda: supervisor.strays() == [pid], 10, supervisor.check)
     end(supervisor.strays(), grace=5)
     assert supervisor.strays() == []
 
@@ -76,7 +77,11 @@ def test_tied_daemons_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     assert parent.stdout is not None
     parent.stdout.readline()
     supervisor = Supervisor(tmp_path)
-    assert supervisor.running("sleeper") is not None
+    pid = supervisor.running("sleeper")
+    assert pid is not None
+    # What ties it does so before it becomes the daemon.
+    name = Path(f"/proc/{pid}/comm")
+    wait_until("it runs", lambda: name.read_text() == "sleep\n", 10, lambda: None)
     parent.send_signal(signal.SIGKILL)
     parent.communicate(timeout=10)
     wait_until("it ended", lambda: supervisor.running("sleeper") is None, 10, lambda: None)
