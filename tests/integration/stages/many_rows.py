@@ -16,7 +16,7 @@ from r1reward_trainer.data.formats.registry import importer_of
 from r1reward_trainer.data.intake import Intake, take_in
 from r1reward_trainer.data.objects import Folder
 from r1reward_trainer.data.partition import Partition, partition
-from r1reward_trainer.data.rows import Row, RowWriter
+from r1reward_trainer.data.rows import SPOOL_ROWS_PER_GROUP, Row, RowWriter
 from r1reward_trainer.data.schema import parse_row
 from r1reward_trainer.data.sources import Source, find_files
 from r1reward_trainer.data.split import held_out_rows
@@ -27,8 +27,7 @@ _WORDS = [f"word{n}" for n in range(1000)]
 
 def write(path: Path, rows: int) -> None:
     """JSONL with so many rows of about 0.8 KB, each image in two of them."""
-    random = np.random.default_rng(0)
-    picture = ""
+    random, picture = np.random.default_rng(0), ""
     with path.open("w") as file:
         for number in range(rows):
             if number % ROWS_AN_IMAGE == 0:
@@ -55,7 +54,7 @@ def prepare(folder: Path) -> tuple[Intake, Partition]:
         importer_of("Plain"),
     )
     data = DataSpec.model_validate({"preferences": [{"uri": "s3://rows/x.jsonl"}]})
-    with RowWriter(folder / "spool", Row) as spool:
+    with RowWriter(folder / "spool", Row, rows_per_group=SPOOL_ROWS_PER_GROUP) as spool:
         intake = take_in(
             [source],
             lambda record, media: parse_row(record, 1, media),
@@ -81,11 +80,9 @@ def prepare(folder: Path) -> tuple[Intake, Partition]:
 
 
 def peak_bytes() -> int:
-    """The largest resident memory of this program; that of getrusage counts what its parent held
-    when it was forked, too."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = (line.split()[1] for line in status if line.startswith("VmHWM:"))
-    return int(peak) * 1024
+    """Of this program alone: getrusage's maximum has what its parent held before it began."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line)
 
 
 def main() -> None:
@@ -94,14 +91,13 @@ def main() -> None:
     write(folder / "rows.jsonl", rows)
     intake, done = prepare(folder)
     figures = intake.quality.figures()
-    peak = peak_bytes()
     found = {
         "rows": figures["rows"],
         "badRows": figures["badRows"],
         "train": done.train,
         "heldout": done.heldout,
         "fileBytes": (folder / "rows.jsonl").stat().st_size,
-        "peakBytes": peak,
+        "peakBytes": peak_bytes(),
     }
     sys.stdout.write(json.dumps(found))
 

@@ -4,10 +4,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from r1reward_trainer.data import rows
 from r1reward_trainer.data.rows import (
     AnnotatedRow,
     Row,
     Rows,
+    RowWriter,
     open_annotated,
     open_rows,
     write_rows,
@@ -27,13 +29,13 @@ def annotated(number: int) -> AnnotatedRow:
 
 
 def test_rows_come_back_whole_and_in_order_from_several_shards(tmp_path: Path) -> None:
-    rows = [row(n) for n in range(100)]
-    assert write_rows(tmp_path, rows, Row, shard_bytes=20_000) == 100
+    written = [row(n) for n in range(100)]
+    assert write_rows(tmp_path, written, Row, shard_bytes=20_000) == 100
     read = open_rows(tmp_path)
     assert len(list(tmp_path.glob("*.parquet"))) > 3
-    assert list(read) == rows
+    assert list(read) == written
     assert [read[i] for i in (99, 0, 50, -1, 17)] == [row(n) for n in (99, 0, 50, 99, 17)]
-    assert read[3:6] == rows[3:6]
+    assert read[3:6] == written[3:6]
     with pytest.raises(IndexError):
         read[100]
 
@@ -73,3 +75,17 @@ def test_a_folder_without_what_is_needed_is_refused(tmp_path: Path) -> None:
     write_rows(tmp_path, [row(1)], Row)
     with pytest.raises(ConfigurationError, match="no column attempts, response"):
         Rows(tmp_path, AnnotatedRow)
+
+
+def test_shards_and_groups_are_closed_by_their_rows_and_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "SHARD_ROWS", 48)
+    monkeypatch.setattr(rows, "GROUP_BYTES", 5_000)
+    with RowWriter(tmp_path, Row, rows_per_group=32) as writer:
+        for number in range(100):
+            writer.write(row(number))
+    shards = [pq.ParquetFile(path) for path in sorted(tmp_path.glob("*.parquet"))]
+    assert [shard.metadata.num_rows for shard in shards] == [50, 50]
+    assert shards[0].metadata.row_group(0).num_rows == 5
+    assert list(open_rows(tmp_path)) == [row(n) for n in range(100)]

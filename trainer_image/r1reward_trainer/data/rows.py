@@ -21,7 +21,11 @@ from r1reward_api.wire.rows import ANNOTATION_COLUMNS, PREFERENCE_COLUMNS, SET_C
 from r1reward_trainer.outcome import ConfigurationError
 
 ROWS_PER_GROUP = 16
+SPOOL_ROWS_PER_GROUP = 256
+"""Of rows that are read one after another: a group costs its reader and writer some kilobytes."""
+GROUP_BYTES = 8 * 2**20
 SHARD_BYTES = 256 * 2**20
+SHARD_ROWS = 2**16
 _CACHED_GROUPS = 16
 
 _ARROW_TYPES: dict[str, pa.DataType] = {
@@ -104,19 +108,29 @@ class RowWriter(Generic[RowT]):
     Args:
         folder: made when missing.
         kind: the kind of row; decides the columns.
-        shard_bytes: a shard is closed when its rows have this many bytes.
+        shard_bytes: a shard is closed when its rows have this many bytes, or are SHARD_ROWS.
+        rows_per_group: most rows that are read together; GROUP_BYTES limit them as well.
     """
 
-    def __init__(self, folder: Path, kind: type[RowT], shard_bytes: int = SHARD_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kind: type[RowT],
+        shard_bytes: int = SHARD_BYTES,
+        rows_per_group: int = ROWS_PER_GROUP,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.rows = 0
         self._folder = folder
         self._schema = arrow_schema(kind)
         self._shard_bytes = shard_bytes
+        self._rows_per_group = rows_per_group
         self._shards = 0
         self._pending: list[RowT] = []
+        self._pending_bytes = 0
         self._file: pq.ParquetWriter | None = None
         self._file_bytes = 0
+        self._file_rows = 0
 
     def __enter__(self) -> "RowWriter[RowT]":
         return self
@@ -127,8 +141,9 @@ class RowWriter(Generic[RowT]):
     def write(self, row: RowT) -> None:
         """Appends a row."""
         self._pending.append(row)
+        self._pending_bytes += sum(map(len, row.images))
         self.rows += 1
-        if len(self._pending) == ROWS_PER_GROUP:
+        if len(self._pending) == self._rows_per_group or self._pending_bytes >= GROUP_BYTES:
             self._flush()
 
     def close(self) -> None:
@@ -144,13 +159,14 @@ class RowWriter(Generic[RowT]):
             path = self._folder / f"part-{self._shards:05d}.parquet"
             # Images are compressed already; texts are small beside them.
             self._file = pq.ParquetWriter(path, self._schema, compression="snappy")
-            self._file_bytes = 0
+            self._file_bytes = self._file_rows = 0
             self._shards += 1
         table = pa.Table.from_pylist([asdict(row) for row in self._pending], schema=self._schema)
         self._file.write_table(table)
         self._file_bytes += table.nbytes
-        self._pending = []
-        if self._file_bytes >= self._shard_bytes:
+        self._file_rows += len(self._pending)
+        self._pending, self._pending_bytes = [], 0
+        if self._file_bytes >= self._shard_bytes or self._file_rows >= SHARD_ROWS:
             self._file.close()
             self._file = None
 

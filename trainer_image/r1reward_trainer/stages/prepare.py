@@ -30,6 +30,7 @@ from r1reward_trainer.data.intake import Intake, take_in
 from r1reward_trainer.data.partition import partition
 from r1reward_trainer.data.prompts import ChainCheck, PromptCheck, check_rendering
 from r1reward_trainer.data.rows import (
+    SPOOL_ROWS_PER_GROUP,
     AnnotatedRow,
     Row,
     RowWriter,
@@ -274,7 +275,7 @@ def _take_in_preferences(
 ) -> Intake:
     data, images_per_prompt = config.spec.data, config.serving.images_per_prompt
     check = PromptCheck(model, data)
-    with RowWriter(context.scratch / "spool", Row) as spool:
+    with RowWriter(context.scratch / "spool", Row, rows_per_group=SPOOL_ROWS_PER_GROUP) as spool:
         intake = take_in(
             sources,
             lambda record, media: parse_row(record, images_per_prompt, media),
