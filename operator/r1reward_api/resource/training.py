@@ -103,8 +103,8 @@ class Algorithm(ApiModel):
     consistency: Consistency = Consistency()
     """The consistency reward."""
     release_compatible: bool = False
-    """Reproduces the released code's filter bounds, verdict parsing and judge parsing, faults
-    included. For comparison only."""
+    """Reproduces the released code's filter bounds, verdict parsing and judge parsing with their
+    faults, but for full reward on an exception. For comparison only."""
 
 
 class Sampling(ApiModel):
