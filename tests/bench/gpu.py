@@ -31,6 +31,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from r1reward_trainer.batch import Batch, Example, collate
 from r1reward_trainer.logprobs import response_logprobs
 from r1reward_trainer.sharding import shard
+from tests.bench.spread import Spread
 
 RESULT = Path("docs/results/bench-gpu.json")
 PROMPT_TEXT_TOKENS, IMAGE_PATCHES, RESPONSE_TOKENS = 760, (50, 50), 350
@@ -41,20 +42,6 @@ LOSS_ROUNDS, STEP_ROUNDS = 20, 8
 MATMUL_SIDE = 8192
 
 Loss = Callable[[Any, Batch], Tensor]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Seconds (or a ratio) over the rounds: median and the extremes."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
-        return cls(statistics.median(values), min(values), max(values))
 
 
 @dataclass(frozen=True)

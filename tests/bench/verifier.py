@@ -12,7 +12,6 @@ import os
 import platform
 import secrets
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ import httpx
 from r1reward_trainer.render import chain
 from r1reward_trainer.verifier.client import VerifierClient
 from r1reward_trainer.verifier.protocol import Sample
+from tests.bench.spread import Spread
 
 RESULT = Path("docs/results/verifier.json")
 IN_FLIGHT = 64
@@ -52,22 +52,6 @@ class Size:
     ours: int = 1024
     blocking: int = 32
     overhead: int = 2048
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median and extremes over the repetitions."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
-        return cls(
-            *(float(f"{v:.4g}") for v in (statistics.median(values), min(values), max(values)))
-        )
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ PLUMBING = {
     "logs",
     "outcome.py",
     "progress.py",
+    "ray_processes.py",
     "retry_after.py",
     "rollout",
     "services.py",

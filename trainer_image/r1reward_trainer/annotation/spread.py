@@ -7,11 +7,8 @@ share of a CPU.
 """
 
 import asyncio
-import json
-import logging
 import os
 import queue
-import signal
 import threading
 import uuid
 from collections import Counter
@@ -21,20 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from r1reward_api.reasons import Reason
 from r1reward_api.wire.runconfig import RunConfig
 from r1reward_trainer.annotation.ask import Asking, Result, annotate
 from r1reward_trainer.annotation.choice import Shard
 from r1reward_trainer.annotation.journal import Journal
 from r1reward_trainer.annotation.results import Tally, write_results
 from r1reward_trainer.data.rows import open_rows
-from r1reward_trainer.outcome import (
-    ConfigurationError,
-    InfrastructureError,
-    Interrupted,
-    ProgramError,
-    StageError,
-)
+from r1reward_trainer.outcome import Interrupted
+from r1reward_trainer.ray_processes import Item, processes, work_on_each
 from r1reward_trainer.storage.s3 import Store
 from r1reward_trainer.teacher import TeacherClient
 
@@ -43,7 +34,6 @@ SHARDS_AT_ONCE = 16
 SHARDS_PER_PROCESS = 8
 """Fewer are not worth starting another process."""
 MAX_PROCESSES = 16
-OBJECT_STORE_BYTES = 128 * 2**20
 _POLL_SECONDS = 0.5
 
 
@@ -131,76 +121,37 @@ def work_on(
 def spread(work: Work, shards: Sequence[Shard], stop: threading.Event, note: Note) -> None:
     """Works on shards in `work.processes` processes by Ray Data; called in the main thread.
 
-    Credentials reach the processes by their environment. A process that dies is started
-    again, and its shard goes on from its journal.
+    A process that dies is started again, and its shard goes on from its journal.
 
     Raises:
         Interrupted: `stop` was set.
         StageError: as the first process that failed raised it.
     """
-    import ray
-
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        address="local",
-        num_cpus=work.processes,
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        configure_logging=False,
-    )
-    signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would exit without a word
-    try:
+    with processes(work.processes):
         for outcome in _interruptible(_outcomes(work, shards), stop):
             note(outcome)
-    finally:
-        ray.shutdown()
 
 
 def _outcomes(work: Work, shards: Sequence[Shard]) -> Iterator[Tally]:
     """What each shard came to, as they are finished."""
-    import ray.data
-
-    ray.data.DataContext.get_current().enable_progress_bars = False
     items = [{"number": shard.number, "rows": list(shard.rows)} for shard in shards]
-    outcomes = ray.data.from_items(items, override_num_blocks=len(shards)).map(
-        partial(_work_on_one, work),
-        compute=ray.data.TaskPoolStrategy(size=work.processes),
-        num_cpus=1,
-    )
-    for row in outcomes.iter_rows():
-        outcome = json.loads(row["outcome"])
-        if "failure" in outcome:
-            raise _ERRORS[outcome["failure"]](Reason(outcome["reason"]), outcome["message"])
-        attempts = Counter({int(n): count for n, count in outcome["attempts"].items()})
-        yield Tally(attempts, outcome["asked"], outcome["refused"], outcome["faults"])
+    for found in work_on_each(items, partial(_work_on_one, work), work.processes):
+        attempts = Counter({int(n): count for n, count in found["attempts"].items()})
+        yield Tally(attempts, found["asked"], found["refused"], found["faults"])
 
 
-_ERRORS = {kind.__name__: kind for kind in (ConfigurationError, InfrastructureError, ProgramError)}
-
-
-def _work_on_one(work: Work, item: dict[str, Any]) -> dict[str, str]:
-    """One shard in a process of Ray's, which would wrap and retry errors: they are returned."""
+def _work_on_one(work: Work, item: Item) -> dict[str, Any]:
+    """One shard, in a process of its own."""
     total = Tally()
     shard = Shard(int(item["number"]), tuple(int(row) for row in item["rows"]))
     store = Store.from_env(work.config.root)
-    try:
-        work_on(work, [shard], store, teacher_api_key(), threading.Event(), total.add)
-    except StageError as error:
-        outcome = {
-            "failure": type(error).__name__,
-            "reason": error.reason.value,
-            "message": error.message,
-        }
-        return {"outcome": json.dumps(outcome)}
-    outcome = {
+    work_on(work, [shard], store, teacher_api_key(), threading.Event(), total.add)
+    return {
         "attempts": dict(total.attempts),
         "asked": total.asked,
         "refused": total.refused,
         "faults": total.faults,
     }
-    return {"outcome": json.dumps(outcome)}
 
 
 def _interruptible(outcomes: Iterator[Tally], stop: threading.Event) -> Iterator[Tally]:

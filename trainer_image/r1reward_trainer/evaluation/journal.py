@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predictions as they come, chunk by chunk in storage: a kill repeats one chunk at most."""
+"""Predictions as they come, chunk by chunk in storage: a kill repeats at most the two that are
+under way."""
 
 import io
 import logging

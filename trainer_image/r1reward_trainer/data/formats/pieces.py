@@ -67,6 +67,30 @@ def without_placeholder(text: Any) -> Any:
     return _PLACEHOLDER.sub("", text)
 
 
+def only_turns(
+    record: Record, name: str, who: str, roles: tuple[str, str], what: str
+) -> tuple[Any, Any]:
+    """Question and answer of a conversation that has no more.
+
+    Args:
+        record: of the file.
+        name: field with the conversation, a list of turns.
+        who: a turn's field with its role.
+        roles: of question and answer.
+        what: a turn's field with its text.
+
+    Raises:
+        BadRecord: when it is no such conversation.
+        LeftOut: when it goes on.
+    """
+    turns = [fields(turn, name) for turn in items(need(record, name), name)]
+    if tuple(turn.get(who) for turn in turns[:2]) != roles:
+        raise foreign(f"{name} does not begin with turns of {roles[0]} and {roles[1]}")
+    if len(turns) > 2:
+        raise LeftOut("several-turns")
+    return without_placeholder(need(turns[0], what)), need(turns[1], what)
+
+
 def better_pairs(ranks: Sequence[float]) -> list[tuple[int, int]]:
     """Positions of the better and the worse of each two answers; equals make no pair.
 

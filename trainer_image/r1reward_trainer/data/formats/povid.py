@@ -10,15 +10,8 @@ conversations of one question are pairs; longer ones are left out.
 from typing import Any
 
 from r1reward_trainer.data.formats.importer import Importer
-from r1reward_trainer.data.formats.pieces import (
-    chosen_first,
-    fields,
-    foreign,
-    items,
-    need,
-    without_placeholder,
-)
-from r1reward_trainer.data.schema import ImagePath, LeftOut, Record
+from r1reward_trainer.data.formats.pieces import chosen_first, foreign, need, only_turns
+from r1reward_trainer.data.schema import ImagePath, Record
 
 
 def rows(record: Record) -> list[Record]:
@@ -42,12 +35,7 @@ def rows(record: Record) -> list[Record]:
 
 
 def _turns(record: Record, name: str) -> tuple[Any, Any]:
-    turns = [fields(turn, name) for turn in items(need(record, name), name)]
-    if [turn.get("from") for turn in turns[:2]] != ["human", "gpt"]:
-        raise foreign(f"{name} does not begin with turns from human and gpt")
-    if len(turns) > 2:
-        raise LeftOut("several-turns")
-    return without_placeholder(need(turns[0], "value")), need(turns[1], "value")
+    return only_turns(record, name, "from", ("human", "gpt"), "value")
 
 
 IMPORTER = Importer(

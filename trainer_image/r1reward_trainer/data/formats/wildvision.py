@@ -11,7 +11,7 @@ models answered different conversations.
 from typing import Any
 
 from r1reward_trainer.data.formats.importer import Importer
-from r1reward_trainer.data.formats.pieces import fields, foreign, items, need, without_placeholder
+from r1reward_trainer.data.formats.pieces import foreign, need, only_turns
 from r1reward_trainer.data.schema import ImagePath, LeftOut, Record
 
 _GOLD = {"model_a": 1, "model_b": 2}
@@ -51,12 +51,7 @@ def rows(record: Record) -> list[Record]:
 
 
 def _turns(record: Record, name: str) -> tuple[Any, Any]:
-    turns = [fields(turn, name) for turn in items(need(record, name), name)]
-    if [turn.get("role") for turn in turns[:2]] != ["user", "assistant"]:
-        raise foreign(f"{name} does not begin with turns of user and assistant")
-    if len(turns) > 2:
-        raise LeftOut("several-turns")
-    return without_placeholder(need(turns[0], "content")), need(turns[1], "content")
+    return only_turns(record, name, "role", ("user", "assistant"), "content")
 
 
 IMPORTER = Importer(
