@@ -12,6 +12,7 @@ from r1reward_operator.kube.errors import (
     ApiError,
     Forbidden,
     Invalid,
+    LeftBehind,
     NotFound,
     OwnedByAnother,
     Unavailable,
@@ -21,7 +22,7 @@ from r1reward_operator.kube.writer import Writer
 from r1reward_operator.observed import Observed
 from r1reward_operator.plan.blocked import refusal
 from r1reward_operator.plan.model import Blocked, Obstacle, Plan
-from r1reward_operator.resources import CHILDREN
+from r1reward_operator.resources import CHILDREN, R1REWARDJOBS
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ def apply(writer: Writer, observed: Observed, plan: Plan, new_token: Callable[[]
                 live = writer.ensure(CHILDREN[wanted["kind"]], wanted)
                 changed = changed or _version(observed, wanted) != _version_of(live)
         except (ApiError, OwnedByAnother) as error:
+            if isinstance(error, LeftBehind):
+                _clear_away(writer, observed, wanted["kind"], error.live)
             obstacle = classify(error, wanted)
             if obstacle is None:
                 raise
@@ -117,6 +120,18 @@ def classify(error: ApiError | OwnedByAnother, wanted: Mapping[str, Any]) -> Obs
             return Obstacle(Blocked(Reason.DEPENDENCY, text))
         case _:
             return None
+
+
+def _clear_away(writer: Writer, observed: Observed, kind: str, left: Mapping[str, Any]) -> None:
+    """Deletes what an earlier job of this name has left.
+
+    The garbage collector does so within seconds, but for ever misses a job that is deleted and
+    made again while its watch is away, as when the CRD is changed. Only on behalf of the job that
+    the server has now: to a view that lags, the newer job's objects look like the earlier one's.
+    """
+    if writer.is_live(R1REWARDJOBS, observed.namespace, observed.name, observed.uid):
+        name, uid = left["metadata"]["name"], left["metadata"]["uid"]
+        writer.delete(CHILDREN[kind], observed.namespace, name, uid)
 
 
 def _create(writer: Writer, secret: Mapping[str, Any], token: str) -> None:

@@ -119,6 +119,10 @@ class OwnedByAnother(Exception):
         self.live = live
 
 
+class LeftBehind(OwnedByAnother):
+    """It belongs to an earlier owner of the same kind and name, and so to nobody any more."""
+
+
 _BY_STATUS: dict[int, type[ApiError]] = {
     400: Invalid,
     403: Forbidden,

@@ -9,7 +9,7 @@ from typing import Any
 from r1reward_operator.kube.bucket import TokenBucket
 from r1reward_operator.kube.client import JsonObject, KubeClient, Resource
 from r1reward_operator.kube.compare import covers, digest
-from r1reward_operator.kube.errors import Conflict, NotFound, NotLeader, OwnedByAnother
+from r1reward_operator.kube.errors import Conflict, LeftBehind, NotFound, NotLeader, OwnedByAnother
 from r1reward_operator.kube.store import Store
 
 logger = logging.getLogger(__name__)
@@ -69,8 +69,10 @@ class Writer:
             The live object. One that is being deleted is returned as it is.
 
         Raises:
-            OwnedByAnother: when an object of that name is controlled by another owner, or
-                by none where `desired` has one.
+            LeftBehind: when an object of that name is controlled by an owner of the same kind
+                and name, but another uid.
+            OwnedByAnother: when it is controlled by another owner, or by none where `desired`
+                has one.
         """
         namespace, name = _name_of(desired)
         live = self._live(resource, namespace, name)
@@ -89,6 +91,11 @@ class Writer:
         self._settle(applied, desired, wanted)
         logger.info("applied %s %s/%s", resource, namespace, name)
         return applied
+
+    def is_live(self, resource: Resource, namespace: str | None, name: str, uid: str) -> bool:
+        """Whether the server, not only the store, has the object with this uid."""
+        live = self._client.get(resource, namespace, name)
+        return live is not None and live["metadata"]["uid"] == uid
 
     def create(self, resource: Resource, obj: Mapping[str, Any]) -> JsonObject:
         """Creates an object that is never changed, such as one that may not be read.
@@ -242,10 +249,9 @@ def _refuse_foreign(
     namespace, name = _name_of(live)
     what = f"{resource.kind} {namespace}/{name} already exists and is"
     if theirs and ours and _called(theirs) == _called(ours):
-        # Names are unique, so that one is gone.
-        raise OwnedByAnother(
+        raise LeftBehind(
             f"{what} left of an earlier {theirs['kind']} {theirs['name']} (uid {theirs['uid']}) "
-            "that was deleted; the garbage collector removes it, or delete it yourself",
+            "that was deleted; it is deleted, too",
             live,
         )
     owner = f"controlled by {theirs['kind']} {theirs['name']}" if theirs else "nobody's"

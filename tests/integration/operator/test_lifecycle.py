@@ -13,7 +13,7 @@ from r1reward_api.wire.termination import FailureClass, Termination
 from r1reward_operator.kube.client import KubeClient, Resource
 from r1reward_operator.kube.errors import Forbidden, Invalid
 from r1reward_operator.kube.resources import DEPLOYMENTS, JOBS, PODS, PYTORCHJOBS, SECRETS
-from r1reward_operator.resources import CHILDREN
+from r1reward_operator.resources import CHILDREN, R1REWARDJOBS
 from tests.integration.operator.world import World, rfc3339
 
 
@@ -275,6 +275,28 @@ def test_an_object_of_somebody_else_is_left_alone_and_named(world: World):
     assert live is not None
     assert live["metadata"]["uid"] == theirs["metadata"]["uid"]
     assert live["spec"]["template"]["spec"]["containers"][0]["image"] == "x"
+
+
+def test_what_an_earlier_job_of_the_same_name_has_left_gives_way(world: World):
+    # Nothing collects garbage here, as where the garbage collector has missed the deletion.
+    world.create("again")
+    first = world.eventually("the first job's", lambda: world.get(JOBS, "again-prepare-1"))
+    world.client.delete(R1REWARDJOBS, world.namespace, "again")
+    world.create("again")
+    uid = world.job("again")["metadata"]["uid"]
+    second = world.eventually(
+        "the second job's",
+        lambda: (
+            (job := world.get(JOBS, "again-prepare-1"))
+            and job["metadata"]["uid"] != first["metadata"]["uid"]
+            and job
+        ),
+        seconds=60,
+    )
+    assert second["metadata"]["ownerReferences"][0]["uid"] == uid
+    world.run("again", Stage.PREPARE)
+    world.wait_phase("again", Stage.PREPARE, "Running", 1)
+    assert world.condition("again", "Blocked")["status"] == "False"
 
 
 def test_every_child_goes_with_the_job(world: World):
