@@ -34,12 +34,19 @@ SERVE = (
 )
 
 FETCH = """
-import sys, urllib.error, urllib.request
+import sys, time, urllib.error, urllib.request
+deadline = time.monotonic() + 60
 def status(url):
-    try:
-        return urllib.request.urlopen(url, timeout=20).status
-    except urllib.error.HTTPError as error:
-        return error.code
+    # DNS and kube-proxy learn of a Service some time after its pod is ready.
+    while True:
+        try:
+            return urllib.request.urlopen(url, timeout=20).status
+        except urllib.error.HTTPError as error:
+            return error.code
+        except urllib.error.URLError as error:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 print([status(url) for url in sys.argv[1:]])
 """
 
@@ -53,14 +60,18 @@ print("rank", d.get_rank(), "sum", t.item())
 
 
 def finish(kubernetes: Kubernetes, namespace: str, name: str) -> str:
-    """Waits until the pod has succeeded and returns its log."""
-    done = "--for=jsonpath={.status.phase}=Succeeded"
+    """Waits until the pod has ended, asserts that it succeeded, and returns its log."""
+    of_pod = (name, "-n", namespace)
+    ended = "--for=jsonpath={.status.containerStatuses[0].state.terminated.reason}"
     try:
-        kubernetes.kubectl("wait", "pod", name, "-n", namespace, done, "--timeout=120s")
+        kubernetes.kubectl("wait", "pod", *of_pod, ended, "--timeout=120s")
     except ClusterError:
-        print(kubernetes.kubectl("describe", "pod", name, "-n", namespace))
+        print(kubernetes.kubectl("describe", "pod", *of_pod))
         raise
-    return kubernetes.kubectl("logs", name, "-n", namespace)
+    log = kubernetes.kubectl("logs", *of_pod)
+    code = "jsonpath={.status.containerStatuses[0].state.terminated.exitCode}"
+    assert kubernetes.kubectl("get", "pod", *of_pod, "-o", code) == "0", log
+    return log
 
 
 @pytest.mark.timeout(240)
