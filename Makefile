@@ -105,6 +105,12 @@ bench-scoring: env ## latency that the scoring front adds to bare vLLM
 bench-evaluate: env ## pairs a second of evaluate beside a batch-1 generate loop
 	$(RUN) -m tests.bench.evaluate
 
+ROWS ?= 1000000
+
+.PHONY: bench-rows
+bench-rows: env ## peak of memory of a million rows through prepare (15 min; ROWS=n)
+	$(RUN) -m tests.bench.rows --rows $(ROWS)
+
 .PHONY: bench-gpu
 bench-gpu: ## loss and a training step of a 3B model on one GPU; needs torch and transformers
 	PYTHONPATH=operator:trainer_image:. $$(test -x $(PY) && echo $(PY) || echo python3) -m tests.bench.gpu
