@@ -183,15 +183,18 @@ def _lost(evidence: Evidence, now: datetime) -> Failure | None:
     """Evidence of infrastructure in any pod.
 
     When a pod fails, the training operator marks its job as failed and deletes the other pods:
-    that is a consequence, and no evidence.
+    that is a consequence, and no evidence. The mark comes before the deletions, and both by the
+    clocks of the control plane; a node's own clock may be fast.
     """
     failed = [p for p in evidence.pods if _has_failed(p)]
-    first_end = min((e for p in failed if (e := _ended_at(p))), default=None)
+    marked = evidence.worker if evidence.worker and _has_worker_failed(evidence.worker) else None
+    ends = [_ended_at(p) for p in failed] + ([_end_time(marked)] if marked else [])
+    first_end = min((e for e in ends if e), default=None)
     for pod in evidence.pods:
         failure = _disruption(pod, bool(failed), first_end, now)
         if failure is not None:
             return failure
-    cleaned = bool(failed) and evidence.worker is not None and _has_worker_failed(evidence.worker)
+    cleaned = bool(failed) and marked is not None
     by_name = {_name(p): p["metadata"]["uid"] for p in evidence.pods}
     for name, uid in evidence.recorded.items():
         if name not in by_name:
@@ -218,7 +221,7 @@ def _disruption(
     Args:
         pod: one of the attempt's.
         ended: whether any of them has failed.
-        first_end: when the first of them failed, where its container says so.
+        first_end: when the first of them failed, as its container or the worker says.
         now: the time.
     """
     status = pod.get("status") or {}
@@ -269,7 +272,8 @@ def _failure(evidence: Evidence, failed: Sequence[JsonObject], now: datetime) ->
     still = [p for p in evidence.pods if not _has_failed(p) and not _has_succeeded(p)]
     first_end = min((e for p in failed if (e := _ended_at(p))), default=None)
     waited = seconds_since(first_end, now)
-    if still and waited is not None and waited < SETTLE_SECONDS:
+    # A node whose clock is fast by more than that is not waited for until its time has come.
+    if still and waited is not None and abs(waited) < SETTLE_SECONDS:
         return Waiting(SETTLE_SECONDS - waited)
     # A process that lost its peer names no cause: it decides only when nobody else does.
     verdicts = [(_ended_at(p) or "9", _index(p), _verdict(evidence, p)) for p in failed]

@@ -15,7 +15,7 @@ from r1reward_api.reasons import Reason
 from r1reward_api.wire.progress import Progress
 from r1reward_api.wire.termination import Termination
 from r1reward_operator.observed import attempt_of, condition, is_true
-from r1reward_operator.plan.attempt import node_is_lost
+from r1reward_operator.plan.attempt import finished, node_is_lost
 from r1reward_operator.plan.model import Blocked, JsonObject
 from r1reward_operator.plan.pods import deletion_began
 from r1reward_operator.plan.times import parse_time, seconds_since
@@ -70,9 +70,11 @@ def blocked_by_workloads(
 def podless_seconds(
     workload: JsonObject, pods: Sequence[JsonObject], now: datetime
 ) -> float | None:
-    """How long a workload may still be without pods before that is an obstacle; None when it has
-    some, or says itself why not."""
-    if workload["kind"] == "Deployment" or any(_is_of(p, workload) for p in pods):
+    """How long a workload may still lack pods before that is an obstacle; None when it has all
+    of them, has ended, or says itself why not."""
+    if workload["kind"] == "Deployment" or finished(workload):
+        return None
+    if sum(_is_of(p, workload) for p in pods) >= _wanted(workload):
         return None
     started = (workload.get("status") or {}).get("startTime")
     waited = seconds_since(started or workload["metadata"].get("creationTimestamp"), now)
@@ -289,19 +291,30 @@ def _podless(workload: JsonObject, pods: Sequence[JsonObject], now: datetime) ->
     left = podless_seconds(workload, pods, now)
     if left is None or left > 0:
         return None
-    started = (workload.get("status") or {}).get("startTime")
-    if started is not None:
+    kind, name = workload["kind"], _name(workload)
+    refused = (
+        f"{kind} {name} lacks pods: a ResourceQuota, a LimitRange or an admission policy refuses "
+        f"them; see `kubectl describe {kind.lower()} {name}`"
+    )
+    if any(_is_of(p, workload) for p in pods) or "startTime" in (workload.get("status") or {}):
+        return Blocked(Reason.QUOTA, refused)
+    if kind == "PyTorchJob":
+        # The training operator writes no status before it has made all pods. Its webhook has let
+        # the PyTorchJob in, so that it most likely runs.
         return Blocked(
             Reason.QUOTA,
-            f"{workload['kind']} {_name(workload)} has no pods: a ResourceQuota, a LimitRange or "
-            f"an admission policy refuses them; see `kubectl describe {workload['kind'].lower()} "
-            f"{_name(workload)}`",
+            f"{refused}. When that shows no events, the training operator does not run",
         )
-    controller = "training operator" if workload["kind"] == "PyTorchJob" else "Job controller"
     return Blocked(
-        Reason.DEPENDENCY,
-        f"nobody has taken up {workload['kind']} {_name(workload)}: the {controller} does not run",
+        Reason.DEPENDENCY, f"nobody has taken up {kind} {name}: the Job controller does not run"
     )
+
+
+def _wanted(worker: JsonObject) -> int:
+    """How many pods a Job or PyTorchJob of ours has."""
+    if worker["kind"] != "PyTorchJob":
+        return 1
+    return worker["spec"]["pytorchReplicaSpecs"]["Worker"].get("replicas", 1)
 
 
 def _is_of(pod: JsonObject, workload: JsonObject) -> bool:

@@ -251,7 +251,9 @@ RUNTIME = yaml.safe_load((ROOT / "tests/e2e/manifests/digits/runtime.yaml").read
 def test_a_broken_runtime_is_refused_with_the_remedy(
     apiserver: Kubernetes, section: str, value: Any, words: str
 ):
-    runtime = {**RUNTIME, "spec": {**RUNTIME["spec"], section: value}}
+    # Not the name of a runtime that is there: what is left out would be taken from that one.
+    metadata = {"name": "broken"}
+    runtime = {**RUNTIME, "metadata": metadata, "spec": {**RUNTIME["spec"], section: value}}
     with pytest.raises(ClusterError) as refused:
         dry_run(apiserver, runtime)
     assert words in str(refused.value)

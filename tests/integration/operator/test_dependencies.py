@@ -142,15 +142,19 @@ def test_the_order_in_which_they_come_does_not_matter(early: World, apiserver: K
     wait_free(early, "early")
 
 
-def test_a_training_operator_that_does_not_run_is_named_until_it_does(world: World):
+def test_a_pytorchjob_without_pods_is_named_with_what_may_be_the_cause_until_it_has_them(
+    world: World,
+):
     world.create("idle", annotate=None, sft=None)
     world.run("idle", Stage.PREPARE)
     world.succeed("idle", Stage.PREPARE)
     world.serve("idle", Stage.RL)
     world.eventually("the trainer", lambda: world.get(PYTORCHJOBS, "idle-rl-1"))
-    message = wait_blocked(world, "idle", "Dependency")
+    message = wait_blocked(world, "idle", "Quota")
     assert message == (
-        "nobody has taken up PyTorchJob idle-rl-1: the training operator does not run"
+        "PyTorchJob idle-rl-1 lacks pods: a ResourceQuota, a LimitRange or an admission policy "
+        "refuses them; see `kubectl describe pytorchjob idle-rl-1`. When that shows no events, "
+        "the training operator does not run"
     )
     world.run("idle", Stage.RL)
     world.wait_phase("idle", Stage.RL, "Running", 1)

@@ -230,6 +230,17 @@ def test_a_peer_that_is_gone_after_the_failure_is_a_consequence_of_it():
     assert (verdict.failure_class, verdict.reason) == (INFRASTRUCTURE, "PodLost")
 
 
+def test_a_failure_on_a_node_whose_clock_is_fast_still_comes_before_the_clean_up_after_it():
+    failed = ended(0, at=-30, message=said(PROGRAM, "NonFiniteLoss"))
+    verdict = judge(failed, deleting(pod(1), since=-60), of=worker("Failed", at=-60))
+    assert isinstance(verdict, Failure)
+    assert (verdict.failure_class, verdict.reason) == (PROGRAM, "NonFiniteLoss")
+    # What was deleted before the failure was marked is a stranger's doing all the same.
+    verdict = judge(failed, deleting(pod(1), since=-62), of=worker("Failed", at=-60))
+    assert isinstance(verdict, Failure)
+    assert (verdict.failure_class, verdict.reason) == (INFRASTRUCTURE, "PodLost")
+
+
 def test_a_drained_pod_may_use_its_grace_period():
     assert judge(deleting(pod(0, conditions=[DISRUPTED])), pod(1)) is None
 
@@ -238,6 +249,13 @@ def test_peers_have_ten_seconds_to_bring_their_evidence():
     assert judge(pod(0), ended(1, at=-4)) == Waiting(6.0)
     assert isinstance(judge(pod(0), ended(1, at=-10)), Failure)
     assert isinstance(judge(ended(0, at=-4), ended(1, at=-4)), Failure), "nobody is left to ask"
+
+
+def test_a_node_whose_clock_is_fast_is_not_waited_for_until_its_time_has_come():
+    failed = ended(0, 1, at=3600, told=said(FailureClass.PROGRAM, "ProgramError"))
+    found = judge(failed, pod(1))
+    assert isinstance(found, Failure)
+    assert found.failure_class is FailureClass.PROGRAM
 
 
 def test_success_is_the_first_pods_message():

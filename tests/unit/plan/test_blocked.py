@@ -99,7 +99,8 @@ def test_a_pod_on_its_way_out_blocks_nothing():
 
 def workload(kind: str, created: str = LONG_AGO, **fields: Any) -> dict[str, Any]:
     metadata = {"name": "w", "uid": "u", "creationTimestamp": created, "labels": {}}
-    return {"kind": kind, "metadata": metadata, "spec": {}, **fields}
+    spec = {"pytorchReplicaSpecs": {"Worker": {"replicas": 2}}} if kind == "PyTorchJob" else {}
+    return {"kind": kind, "metadata": metadata, "spec": spec, **fields}
 
 
 def refused(message: str) -> dict[str, Any]:
@@ -113,9 +114,12 @@ WORKLOADS = {
     "Quota": (refused("pods x is forbidden: exceeded quota: team"), "exceeded quota"),
     "Admission": (refused("violates PodSecurity restricted"), "PodSecurity"),
     "Queued": (QUEUED, "queue gpus"),
-    "Dependency": (workload("PyTorchJob"), "the training operator does not run"),
+    "Dependency": (workload("Job"), "the Job controller does not run"),
+    "Quota, of a PyTorchJob that tells nothing": (
+        workload("PyTorchJob"), "PyTorchJob w lacks pods: a ResourceQuota",
+    ),
     "Quota, of a Job": (
-        workload("Job", status={"startTime": LONG_AGO}), "Job w has no pods",
+        workload("Job", status={"startTime": LONG_AGO}), "Job w lacks pods",
     ),
 }  # fmt: skip
 
@@ -129,9 +133,24 @@ def test_a_workload_is_blocked_by(case: str):
     assert text in found.message
 
 
-def test_a_workload_with_pods_or_of_late_is_not_blocked():
-    owned = {"metadata": {"name": "p", "ownerReferences": [{"uid": "u"}]}}
-    assert blocked_by_workloads([workload("PyTorchJob")], [owned], NOW) is None
+OWNED: dict[str, Any] = {"metadata": {"name": "p", "ownerReferences": [{"uid": "u"}]}}
+
+
+def test_a_pytorchjob_of_which_only_some_pods_are_there_was_refused_the_others():
+    found = blocked_by_workloads([workload("PyTorchJob")], [OWNED], NOW)
+    assert found is not None
+    assert found.reason == "Quota"
+    assert "PyTorchJob w lacks pods" in found.message
+
+
+def test_a_worker_that_has_ended_lacks_no_pods():
+    for end in ("Complete", "Failed"):
+        status = {"startTime": LONG_AGO, "conditions": [{"type": end, "status": "True"}]}
+        assert blocked_by_workloads([workload("Job", status=status)], [], NOW) is None
+
+
+def test_a_workload_with_its_pods_or_of_late_is_not_blocked():
+    assert blocked_by_workloads([workload("PyTorchJob")], [OWNED, OWNED], NOW) is None
     assert blocked_by_workloads([workload("PyTorchJob", JUST_NOW)], [], NOW) is None
     assert blocked_by_workloads([workload("Deployment")], [], NOW) is None
 

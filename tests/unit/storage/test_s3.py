@@ -137,6 +137,15 @@ def test_a_store_without_room_is_told_from_one_that_is_away(
         assert caught.value.reason == Reason.STORAGE_FULL
 
 
+def test_a_clock_that_is_wrong_is_named_as_long_as_it_is(store: Store, faults: Faults):
+    faults.planned = deque(["code:403:RequestTimeTooSkewed"] * 100)
+    with pytest.raises(InfrastructureError, match="clocks of this node and of the store") as caught:
+        store.put("a", b"content")
+    assert caught.value.reason == Reason.STORAGE_UNAVAILABLE
+    faults.planned = deque(["code:403:RequestTimeTooSkewed"])
+    store.put("a", b"content")
+
+
 def test_a_refusal_is_not_tried_again(store: Store, faults: Faults):
     faults.planned = deque(["status:403"])
     with pytest.raises(ConfigurationError) as caught:
@@ -208,6 +217,8 @@ def test_a_private_certificate_needs_the_secrets_ca(tmp_path: Path, faults: Faul
     ("uri", "environ", "named"),
     [
         ("/local/path", {}, "s3://bucket/prefix"),
+        ("s3://bucket/team/./a", {}, r"no folder \. or \.\."),
+        ("s3://bucket/team\ta", {}, "no tab"),
         ("s3://bucket", {"AWS_ENDPOINT_URL": "localhost:9000"}, "AWS_ENDPOINT_URL"),
         ("s3://bucket", {"AWS_ENDPOINT_URL": "https://host/path"}, "AWS_ENDPOINT_URL"),
         ("s3://bucket", {"AWS_ACCESS_KEY_ID": "key"}, "AWS_SECRET_ACCESS_KEY"),

@@ -154,6 +154,8 @@ def stage_error(error: Exception, what: str, place: str, waited: float) -> Stage
 def fault_of(error: Exception) -> str:
     """What S3 answered, or what is in the way of an answer, in a few words."""
     status, code = status_and_code(error)
+    if code == "RequestTimeTooSkewed":
+        return f"{code}, as the clocks of this node and of the store are minutes apart"
     return code or (f"HTTP {status}" if status else _root(error))
 
 

@@ -101,6 +101,10 @@ class Store:
             raise _denied(f"storage URI {uri!r} must look like s3://bucket/prefix")
         self._bucket = parts.netloc
         self._prefix = parts.path.strip("/")
+        if not uri.isprintable() or {".", ".."} & set(self._prefix.split("/")):
+            raise _denied(
+                f"storage URI {uri!r} must have no folder . or .., no tab and no line break"
+            )
         region = environ.get("AWS_REGION") or "us-east-1"
         endpoint = environ.get("AWS_ENDPOINT_URL") or f"https://s3.{region}.amazonaws.com"
         address = urlsplit(endpoint)
@@ -396,7 +400,10 @@ class Store:
     def _probe(self, folder: str, plain: str, guarded: str) -> None:
         self.put(plain, b"probe")
         if self.get(plain) != b"probe" or plain not in [o.key for o in self.list(folder)]:
-            raise _denied(f"{self.uri(plain)}: what was written cannot be read back")
+            raise _denied(
+                f"{self.uri(plain)}: what was written cannot be read back"
+                + ("; this store takes no prefix with //" if "//" in self._prefix else "")
+            )
         first = self.put_if(guarded, b"1", None)
         self._expect_refusal(guarded, None, "If-None-Match")
         try:
