@@ -504,6 +504,16 @@ def test_it_ends_on_sigterm_without_a_result(chain: Chain):
     assert find(chain.workplace.store, Stage.EVALUATE, chain.config().key or "") is None
 
 
+@pytest.mark.parametrize("path", ["/collective_rpc", "/inference/v1/generate"])
+def test_sigterm_is_heard_while_the_servers_take_their_time(chain: Chain, path: str):
+    """They load weights and answer for longer than a pod has to end."""
+    stop = threading.Event()
+    chain.server.silent = {path}
+    chain.server.observer = lambda called: stop.set() if called == path else None
+    with pytest.raises(Interrupted):
+        chain.run(stop=stop)
+
+
 def test_only_so_many_rows_are_used_as_asked_for(chain: Chain):
     chain.spec["evaluate"] |= {"maxRows": 5, "votes": [1]}
     manifest = chain.run().manifest
