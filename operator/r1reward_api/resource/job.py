@@ -262,6 +262,15 @@ class AnnotateSpec(ApiModel):
     default as many as rows and CPUs deserve, which is 1 for small jobs."""
 
 
+_COMPARED = r"^(Base|SFT|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$"
+
+Compared = Annotated[
+    str,
+    Field(min_length=1, max_length=32, pattern=_COMPARED),
+    in_words(_COMPARED, "must be Base, SFT or the name of one of evaluate.baselines"),
+]
+
+
 class Gate(ApiModel):
     """One figure that the job's last weights must reach. Larger is better in all of them."""
 
@@ -271,9 +280,10 @@ class Gate(ApiModel):
     ValidRate: answers with a verdict."""
     minimum: Annotated[float, Field(ge=0, le=1)] | None = None
     """The figure must be at least this, from 0 to 1."""
-    not_worse_than: Literal["Base", "SFT"] | None = None
-    """The figure must not be worse than that of these weights with significance: the 95 %
-    interval of the difference over the same rows (paired bootstrap) must not lie below 0."""
+    not_worse_than: Compared | None = None
+    """Base, SFT or the name of one of evaluate.baselines. The figure must not be worse than that of
+    these weights with significance: the 95 % interval of the difference over the same rows (paired
+    bootstrap) must not lie below 0."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -352,8 +362,10 @@ class EvaluateSpec(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!has(self.gates) || self.gates.all(g, !has(g.notWorseThan) || "
-            "g.notWorseThan in self.models)",
-            "a gate's notWorseThan must be one of evaluate.models: add it there",
+            "g.notWorseThan in self.models || (has(self.baselines) && "
+            "self.baselines.exists(b, b.name == g.notWorseThan)))",
+            "a gate's notWorseThan must be one of evaluate.models or evaluate.baselines: "
+            "add it there",
         ),
         Rule(
             "!has(self.sets) || self.sets.all(s, self.sets.exists_one(t, t.name == s.name))",
@@ -462,6 +474,7 @@ class R1RewardJobSpec(ApiModel):
         ),
         Rule(
             "!has(self.evaluate.gates) || self.evaluate.gates.all(g, !has(g.notWorseThan) || "
+            "!(g.notWorseThan in ['Base', 'SFT']) || "
             "(has(self.rl) && 'RL' in self.evaluate.models && "
             "(g.notWorseThan == 'Base' || has(self.sft))) || "
             "(has(self.sft) && 'SFT' in self.evaluate.models && g.notWorseThan == 'Base'))",

@@ -166,7 +166,17 @@ def test_what_is_not_written_has_the_papers_value(apiserver: Kubernetes):
         (
             "spec.evaluate",
             {"models": ["RL"], "gates": [{"metric": "Accuracy", "notWorseThan": "SFT"}]},
-            "must be one of evaluate.models",
+            "must be one of evaluate.models or evaluate.baselines",
+        ),
+        (
+            "spec.evaluate",
+            {"gates": [{"metric": "Accuracy", "notWorseThan": "production"}]},
+            "must be one of evaluate.models or evaluate.baselines",
+        ),
+        (
+            "spec.evaluate.gates",
+            [{"metric": "Accuracy", "notWorseThan": "RL"}],
+            "must be Base, SFT or the name of one of evaluate.baselines",
         ),
         (
             "spec.evaluate",
@@ -198,6 +208,11 @@ def test_a_broken_job_is_refused_with_the_remedy(
 def test_gates_against_earlier_weights_are_accepted(apiserver: Kubernetes):
     gates = [{"metric": "Accuracy", "minimum": 0.7, "notWorseThan": "SFT"}]
     assert "created" in dry_run(apiserver, changed("spec.evaluate.gates", gates))
+    against = {
+        "baselines": [{"name": "production", "uri": "s3://models/judge"}],
+        "gates": [{"metric": "Accuracy", "notWorseThan": "production"}],
+    }
+    assert "created" in dry_run(apiserver, changed("spec.evaluate", against))
 
 
 @pytest.mark.parametrize("amount", ["lots", "1GB", "-1Gi", "1 Gi", "", -1])

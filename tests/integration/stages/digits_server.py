@@ -15,14 +15,21 @@ _TOKENS_AN_IMAGE = 4
 
 
 class DigitsServer(ProtocolServer):
-    """Speaks the protocol over HTTP; answers with text by the version of its weights."""
+    """Speaks the protocol over HTTP; answers with text by the version of its weights.
+
+    Attributes:
+        answered: the version of the weights, by answer.
+        asked: the same with how the prompt was to be sampled.
+    """
 
     def __init__(self, loop: Loop, renderer: Renderer, job_uid: str) -> None:
         super().__init__(loop, "127.0.0.1", job_uid=job_uid)
         self._renderer = renderer
         self.answered: list[str] = []
+        self.asked: list[tuple[str, dict[str, Any]]] = []
 
     async def _generate(self, body: dict[str, Any]) -> tuple[int, Any]:
+        self.asked.append((self.version, body["sampling_params"]))
         expanded = [
             token
             for given in body["token_ids"]

@@ -3,7 +3,13 @@
 
 import io
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +26,15 @@ from r1reward_api.wire.manifest import StageManifest
 from r1reward_api.wire.runconfig import RunConfig, Services
 from r1reward_trainer.data.rows import Row, write_rows
 from r1reward_trainer.evaluation import session
+from r1reward_trainer.evaluation.judging import vote_seed
+from r1reward_trainer.evaluation.predictions import GREEDY, ORDERS
 from r1reward_trainer.outcome import ConfigurationError, Interrupted, Outcome
 from r1reward_trainer.render import Renderer
 from r1reward_trainer.stages import evaluate, prepare
 from r1reward_trainer.storage.outputs import find, publish, upload_output
 from tests.digits.model import build_model
 from tests.digits.rows import TEMPLATE, preference_rows
+from tests.faulty_way import Fault, Request, faulty_way
 from tests.integration.stages.digits_server import DigitsServer
 from tests.integration.stages.harness import Workplace
 from tests.unit.rollout.protocol_server import TOKEN, event_loop
@@ -312,6 +321,128 @@ def test_ended_at_any_moment_it_asks_again_for_nothing_that_is_stored(
     assert (len(whole), again.summary["accuracy"]) == (2 * 16 * 2 * 3, "1.000 ± 0.000")
 
 
+Asked = tuple[str, int, str, bool]
+"""Model, row, order, and whether the greedy answer or a vote is asked for."""
+
+
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(seed, marks=pytest.mark.full) for seed in (2, 3, 4))]
+)
+def test_killed_anywhere_in_or_between_chunks_it_asks_again_for_nothing_that_is_stored(
+    chain: Chain, seed: int
+):
+    """Killed within a chunk (at a prompt of a seed), while a chunk is on its way to storage, and
+    when it is stored and storage has not said so: one attempt after another."""
+    chain.spec["evaluate"]["votes"] = [1, 127]  # 256 answers a row: chunks of four rows
+    calm = judgements_of(chain, chain.run().manifest)
+    chain.workplace.store.delete(f"stages/evaluate/{chain.config().key}/manifest.json")
+    every = Counter(asked(chain))
+    assert (len(every), set(every.values())) == (2 * 16 * 2 * 2, {1})
+    chain.server.asked.clear()
+
+    rng = random.Random(seed)
+    faults = ["prompt", "leaving", "stored"]
+    rng.shuffle(faults)
+    process: subprocess.Popen[bytes] | None = None
+    fault, until, killed = "", 0, threading.Event()
+
+    def kill() -> None:
+        assert process is not None
+        process.kill()
+        killed.set()
+
+    def at_prompt(path: str) -> None:
+        nonlocal until
+        until -= path == "/inference/v1/generate" and fault == "prompt"
+        if until == 0 and fault == "prompt" and not killed.is_set():
+            kill()
+
+    def at_chunk(request: Request) -> Fault | None:
+        nonlocal until
+        if request.method != "PUT" or "/journal/" not in request.key or fault == "prompt":
+            return None
+        until -= 1
+        if until == 0:
+            kill()
+        elif until < 0:
+            return Fault.AWAY  # of an attempt that is dead
+        return Fault.AWAY if until == 0 and fault == "leaving" else None
+
+    chain.server.observer = at_prompt
+    way_to = chain.workplace.environ["AWS_ENDPOINT_URL"]
+    with faulty_way(way_to) as way:
+        way.rule = at_chunk
+        for attempt, fault in enumerate(faults, 1):
+            before, known = len(chain.server.asked), stored(chain)
+            until = rng.randint(2, 24) if fault == "prompt" else rng.randint(1, 2)
+            killed.clear()
+            process = start(chain, attempt, way.url)
+            assert killed.wait(120)
+            assert process.wait(30) == -signal.SIGKILL
+            now = stored(chain)
+            assert known <= now
+            assert (fault == "stored") <= (known < now)
+            assert not known & set(asked(chain, before))
+    before, known = len(chain.server.asked), stored(chain)
+    fault = ""
+    manifest = chain.run(len(faults) + 1).manifest
+    last = Counter(asked(chain, before))
+    assert known
+    assert (set(last), set(last.values())) == (set(every) - known, {1})
+    # Two chunks of four rows are under way at once.
+    assert len(chain.server.asked) - len(every) <= len(faults) * 2 * 4 * 2 * 2
+    assert judgements_of(chain, manifest) == calm
+
+
+def start(chain: Chain, attempt: int, endpoint: str) -> subprocess.Popen[bytes]:
+    """`r1 evaluate` as in its pod."""
+    folder = chain.workplace.folder
+    (folder / "run.json").write_text(chain.config(attempt).model_dump_json(by_alias=True))
+    (folder / "token").write_text(TOKEN)
+    environment = {
+        **os.environ,
+        **chain.workplace.environ,
+        "AWS_ENDPOINT_URL": endpoint,
+        "PYTHONPATH": "operator:trainer_image:.",
+        "R1_RUN_CONFIG": str(folder / "run.json"),
+        "R1_TOKEN_FILE": str(folder / "token"),
+        "R1_SCRATCH": str(folder / f"scratch-{attempt}"),
+        "R1_TERMINATION_LOG": str(folder / "termination"),
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.Popen([sys.executable, "-m", "r1reward_trainer", "evaluate"], env=environment)
+
+
+def asked(chain: Chain, since: int = 0) -> list[Asked]:
+    """What the server was asked, told by the seeds."""
+    spec = chain.config().spec.evaluate
+    prompts = {
+        vote_seed(spec.seed, "heldout", row, order): (row, order)
+        for row in range(16)
+        for order in ORDERS
+    }
+    return [
+        (version.partition("-")[0], *prompts[sampling["seed"]], sampling["temperature"] == 0)
+        for version, sampling in chain.server.asked[since:]
+    ]
+
+
+def stored(chain: Chain) -> set[Asked]:
+    """What the chunks in storage hold the answers to."""
+    store = chain.workplace.store
+    return {
+        (r["model"], r["row"], r["order"], r["sample"] == GREEDY)
+        for found in store.list(f"{chain.config().run_prefix}/journal/")
+        for r in pq.read_table(io.BytesIO(store.get(found.key))).to_pylist()
+    }
+
+
+def judgements_of(chain: Chain, manifest: StageManifest) -> list[dict[str, Any]]:
+    """The predictions but for the times."""
+    content = chain.read(manifest, "predictions", "predictions.parquet")
+    return pq.read_table(io.BytesIO(content)).drop_columns(["seconds"]).to_pylist()
+
+
 def test_a_baseline_judges_the_same_rows_and_stands_in_the_same_tables(
     chain: Chain, workplace: Workplace, tmp_path: Path
 ):
@@ -371,6 +502,16 @@ def test_it_ends_on_sigterm_without_a_result(chain: Chain):
     with pytest.raises(Interrupted):
         chain.run(stop=stop)
     assert find(chain.workplace.store, Stage.EVALUATE, chain.config().key or "") is None
+
+
+@pytest.mark.parametrize("path", ["/collective_rpc", "/inference/v1/generate"])
+def test_sigterm_is_heard_while_the_servers_take_their_time(chain: Chain, path: str):
+    """They load weights and answer for longer than a pod has to end."""
+    stop = threading.Event()
+    chain.server.silent = {path}
+    chain.server.observer = lambda called: stop.set() if called == path else None
+    with pytest.raises(Interrupted):
+        chain.run(stop=stop)
 
 
 def test_only_so_many_rows_are_used_as_asked_for(chain: Chain):

@@ -43,6 +43,16 @@ def test_worse_by_chance_is_not_worse_and_worse_with_significance_is() -> None:
     assert failure.startswith("Accuracy 0.600 is worse than that of sft by 0.200 [")
 
 
+def test_another_model_that_judged_the_same_rows_can_be_what_is_not_to_be_worse_than() -> None:
+    gate = Gate(metric="Accuracy", not_worse_than="production")
+    judges = {"production": 161, "base": 100}
+    for good, failed in ((160, False), (120, True)):
+        models = {n: judged(ROWS, first(k)) for n, k in (judges | {"rl": good}).items()}
+        (found,) = judge_gates([gate], models, 500, 0)
+        assert found.asked == "not worse than production"
+        assert (found.failure is not None) == failed
+
+
 def test_only_the_last_weights_are_judged() -> None:
     assert judge(Gate(metric="BothRight", minimum=0.9), 10, 20, 190) == []
 

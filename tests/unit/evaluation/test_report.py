@@ -192,6 +192,14 @@ def test_long_texts_are_cut_and_say_so():
     assert visible("line\n\ttab ünï 数") == "line\n\ttab ünï 数"
 
 
+@pytest.mark.parametrize(
+    "unseen",
+    [0x00, 0x0B, 0x0D, 0x85, 0xAD, 0x61C, 0x180E, 0x200B, 0x2028, 0x202E, 0x2066, 0xFEFF, 0xE0041],
+)
+def test_a_character_that_cannot_be_seen_or_turns_the_text_around_is_spelt_out(unseen: int):
+    assert visible(f"a{chr(unseen)}b") == f"a\\u{unseen:04x}b"
+
+
 def test_small_images_are_enlarged_and_large_ones_reduced():
     def size(image: bytes) -> tuple[int, int]:
         uri = data_uri(image)

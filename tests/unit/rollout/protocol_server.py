@@ -77,6 +77,7 @@ class ProtocolServer:
         probes: how often it was asked for its identity.
         generated: prompts that were answered, in order.
         most_in_flight: the most prompts it ever held.
+        capacity: how many prompts /metrics says that it runs at once; None has no /metrics.
         refuses_token: it answers 401 to everybody.
         unauthorised: paths that were asked for without the token.
     """
@@ -101,6 +102,7 @@ class ProtocolServer:
     generated: list[tuple[int, ...]] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
+    capacity: int | None = None
 
     def __post_init__(self) -> None:
         self.gate = asyncio.Event()
@@ -170,7 +172,7 @@ class ProtocolServer:
                 status, answer = await self._answer(method, target, headers, body)
                 if self.frozen:
                     await asyncio.Event().wait()
-                data = json.dumps(answer).encode()
+                data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
                 writer.write(
                     f"HTTP/1.1 {status} -\r\ncontent-type: application/json\r\n"
                     f"content-length: {len(data)}\r\n\r\n".encode()
@@ -194,6 +196,8 @@ class ProtocolServer:
             return 200, {"podUid": self.pod_uid, "proof": credentials.proof(nonce)}
         if path == "/health":
             return 200, {}
+        if path == "/metrics":
+            return (404, {}) if self.capacity is None else (200, self._metrics(self.capacity))
         given = headers.get("authorization", "")
         if self.refuses_token or not hmac.compare_digest(given, f"Bearer {self.token}"):
             self.unauthorised.append(path)
@@ -205,6 +209,16 @@ class ProtocolServer:
         if self.broken(path):
             return 500, {"error": "broken"}
         return await self._route(path, json.loads(body) if body else {})
+
+    def _metrics(self, capacity: int) -> str:
+        running = min(self.in_flight, capacity)
+        labels = '{engine="0",model_name="/models/base"}'
+        return (
+            "# TYPE vllm:num_requests_running gauge\n"
+            f"vllm:num_requests_running{labels} {running:.1f}\n"
+            "# TYPE vllm:num_requests_waiting gauge\n"
+            f"vllm:num_requests_waiting{labels} {self.in_flight - running:.1f}\n"
+        )
 
     async def _route(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         if path == "/weight_info":

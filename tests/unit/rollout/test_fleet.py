@@ -59,6 +59,58 @@ def test_a_server_never_has_more_prompts_than_allowed_and_the_load_is_even(site:
     assert [server.most_in_flight for server in servers] == [3, 3]
 
 
+def test_what_a_server_has_at_once_grows_until_something_waits_in_it(site: Site) -> None:
+    servers = [site.server(1, capacity=12), site.server(2, capacity=100)]
+    fleet = site.fleet(first_in_flight_per_server=2, max_in_flight_per_server=32)
+    fleet.set_weights(weights("1-0-a"))
+    for server in servers:
+        server.hold()
+    results = in_background(lambda: fleet.generate(prompts(100)))
+    eventually(lambda: [server.in_flight for server in servers] == [16, 32])
+    seen = [server.probes for server in servers]
+    eventually(lambda: all(s.probes > n + 8 for s, n in zip(servers, seen, strict=True)))
+    for server in servers:
+        server.release()
+    assert answered(results.result(10)) == (ids(100), {"1-0-a"})
+    assert [server.most_in_flight for server in servers] == [16, 32]
+
+
+def test_what_a_server_has_at_once_shrinks_while_more_waits_in_it_than_runs(site: Site) -> None:
+    server = site.server(1, capacity=1)
+    fleet = site.fleet(first_in_flight_per_server=16, max_in_flight_per_server=32)
+    fleet.set_weights(weights("1-0-a"))
+    server.hold()
+    results = in_background(lambda: fleet.generate(prompts(16)))
+    eventually(lambda: server.in_flight == 16)
+    seen = server.probes
+    eventually(lambda: server.probes > seen + 12)
+    server.release()
+    results.result(10)
+    server.hold()
+    results = in_background(lambda: fleet.generate(prompts(16)))
+    seen = server.probes
+    eventually(lambda: server.in_flight > 0 and server.probes > seen + 3)
+    assert server.in_flight <= 2
+    server.release()
+    assert answered(results.result(10)) == (ids(16), {"1-0-a"})
+
+
+def test_a_server_that_does_not_tell_its_queue_has_as_many_prompts_as_in_the_beginning(
+    site: Site,
+) -> None:
+    server = site.server(1)
+    fleet = site.fleet(first_in_flight_per_server=3, max_in_flight_per_server=32)
+    fleet.set_weights(weights("1-0-a"))
+    server.hold()
+    results = in_background(lambda: fleet.generate(prompts(11)))
+    eventually(lambda: server.in_flight == 3)
+    seen = server.probes
+    eventually(lambda: server.probes > seen + 8)
+    server.release()
+    assert answered(results.result(10)) == (ids(11), {"1-0-a"})
+    assert server.most_in_flight == 3
+
+
 def test_a_prompt_that_a_server_refuses_is_not_tried_elsewhere(site: Site) -> None:
     servers = [site.server(1), site.server(2)]
     fleet = site.fleet()

@@ -5,9 +5,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,10 +25,14 @@ from r1reward_trainer.rollout.failures import rollout_errors, stored_weight_erro
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _ANSWERS_PER_CHUNK = 1024
 """So often the work is saved and reported; large enough to keep several servers busy."""
 _CHUNKS_AT_ONCE = 2
 """While the last answers of one chunk are written, the servers have the next one's prompts."""
+_LOOK_SECONDS = 0.5
+"""So soon SIGTERM is heard while the servers are waited for."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def judge_all(
 
     Raises:
         InfrastructureError: no rollout server can be used.
-        Interrupted: after SIGTERM, between two chunks.
+        Interrupted: after SIGTERM; chunks whose last answer has come are in the journal.
     """
     chunks = [chunk for given in sets for chunk in _chunks(given, rules)]
     rows = sum(len(chunk.positions) for chunk in chunks)
@@ -100,14 +105,18 @@ def _judge(
     asked: deque[tuple[_Chunk, Future[pa.Table]]] = deque()
 
     def finish() -> pa.Table:
-        chunk, answers = asked.popleft()
-        table = _with_seconds(answers.result(), meter.seconds())
+        chunk, answers = asked[0]
+        table = _with_seconds(_awaited(context, answers, meter), meter.seconds())
+        asked.popleft()
         journal.write(model.name, chunk.given.name, chunk.number, table)
         meter.count(model.name, table, len(chunk.positions) * rules.answers_per_row)
         return table
 
     for chunk in chunks:
-        context.raise_if_stopped(meter.done)
+        if context.stop.is_set():
+            while asked:
+                yield finish()
+            context.raise_if_stopped(meter.done)
         known = journal.read(model.name, chunk.given.name, chunk.number, chunk.positions)
         if known is not None:
             while asked:
@@ -116,20 +125,36 @@ def _judge(
             yield known
             continue
         if not loaded:
-            _load(context, fleet, model, meter)
+            _load(context, fleet, model, meter, pool)
             loaded = True
         asked.append((chunk, pool.submit(_ask, model, chunk, rules, fleet)))
         if len(asked) == _CHUNKS_AT_ONCE:
             yield finish()
     while asked:
-        context.raise_if_stopped(meter.done)
         yield finish()
 
 
-def _load(context: StageContext, fleet: RolloutFleet, model: Candidate, meter: "_Meter") -> None:
+def _awaited(context: StageContext, work: Future[T], meter: "_Meter") -> T:
+    """What the servers do, which may take longer than a pod has to end.
+
+    Raises:
+        Interrupted: after SIGTERM, when it is not done yet.
+    """
+    while not wait([work], _LOOK_SECONDS).done:
+        context.raise_if_stopped(meter.done)
+    return work.result()
+
+
+def _load(
+    context: StageContext,
+    fleet: RolloutFleet,
+    model: Candidate,
+    meter: "_Meter",
+    pool: ThreadPoolExecutor,
+) -> None:
     meter.restart(f"loading {model.name} into the rollout servers")
     with stored_weight_errors(context.store, model.weights):
-        timings = fleet.set_weights(model.weights)
+        timings = _awaited(context, pool.submit(fleet.set_weights, model.weights), meter)
     logger.info("weights %s on %d rollout servers", model.weights.version, len(timings))
     meter.restart(f"judging with {model.name}")
 

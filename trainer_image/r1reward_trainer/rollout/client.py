@@ -15,6 +15,7 @@ import httpcore
 from r1reward_trainer.logs.pod import PATH as LOGS_PATH
 from r1reward_trainer.logs.pod import PodLog
 from r1reward_trainer.rollout.connection import Identity, ProvenBackend
+from r1reward_trainer.rollout.queue import Load, read_load
 from r1reward_trainer.rollout.types import (
     GenerateRequest,
     GenerateResult,
@@ -112,6 +113,14 @@ class RolloutClient:
     async def check_health(self) -> None:
         """Raises ServerUnavailable when the engine behind the server is dead."""
         await self._send(self._pool, "GET", "/health", self._timeouts.probe)
+
+    async def load(self) -> Load | None:
+        """What runs and waits in the server; None when it does not tell."""
+        try:
+            content = await self._exchange(self._pool, "GET", "/metrics", self._timeouts.probe)
+        except (ServerUnavailable, RequestRefused):
+            return None
+        return read_load(content.decode(errors="replace"))
 
     async def log(self) -> PodLog:
         """The server's last output; raises ServerUnavailable, or ValueError when it is none."""
@@ -288,7 +297,19 @@ class RolloutClient:
         *,
         json: Any = None,
     ) -> Mapping[str, Any]:
-        """One exchange under a deadline; the JSON object of a 2xx answer ({} if it is empty)."""
+        """One exchange; the JSON object of a 2xx answer ({} if it is empty)."""
+        return _json_object(await self._exchange(http, method, path, seconds, json=json), path)
+
+    async def _exchange(
+        self,
+        http: httpcore.AsyncConnectionPool,
+        method: str,
+        path: str,
+        seconds: float,
+        *,
+        json: Any = None,
+    ) -> bytes:
+        """One exchange under a deadline; the content of a 2xx answer."""
         content = None if json is None else dumps(json).encode()
         headers = [("Host", self._host), ("Authorization", f"Bearer {self._token}")]
         if content is not None:
@@ -306,7 +327,7 @@ class RolloutClient:
                     extensions={"timeout": {"connect": self._timeouts.probe}},
                 )
         if 200 <= response.status < 300:
-            return _json_object(response.content, path)
+            return response.content
         told = response.content[:_ERROR_TEXT].decode(errors="replace")
         text = f"{self.address}{path}: HTTP {response.status} {told}"
         if response.status in _REFUSED_STATUS:

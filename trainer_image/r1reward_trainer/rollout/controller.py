@@ -19,6 +19,7 @@ from r1reward_trainer.logs.pod import PodLog
 from r1reward_trainer.rollout.client import NoAnswer, RolloutClient, Timeouts
 from r1reward_trainer.rollout.dispatch import Dispatcher, backoff
 from r1reward_trainer.rollout.options import FleetOptions
+from r1reward_trainer.rollout.queue import next_limit
 from r1reward_trainer.rollout.server import Server, State
 from r1reward_trainer.rollout.types import (
     GenerateRequest,
@@ -69,7 +70,6 @@ class FleetController:
         self._change = asyncio.Event()
         self._dispatcher = Dispatcher(
             self._servers.values,
-            in_flight_per_server=options.max_in_flight_per_server,
             attempts=options.request_attempts,
             no_server_timeout=options.no_server_timeout,
             reasons=self._reasons,
@@ -280,8 +280,10 @@ class FleetController:
             await asyncio.sleep(options.resolve_interval * random.uniform(0.75, 1.25))
 
     async def _adopt(self, listed: frozenset[str]) -> None:
+        options = self._options
+        limit = options.first_in_flight_per_server or options.max_in_flight_per_server
         for address in listed - self._servers.keys():
-            server = Server(address, self._client(address))
+            server = Server(address, self._client(address), limit)
             self._servers[address] = server
             self._watches[address] = self._spawn(self._watch(server))
         for address, server in list(self._servers.items()):
@@ -337,6 +339,8 @@ class FleetController:
         server.pod_uid = pod_uid
         await server.client.check_health()
         if server.usable and server.in_flight:
+            if self._options.first_in_flight_per_server is not None:
+                await self._follow_queue(server)
             return  # every answer states its weights, and only an idle engine tells them at once
         swaps = server.swaps
         try:
@@ -368,6 +372,17 @@ class FleetController:
         due = server.update_not_before <= asyncio.get_running_loop().time()
         if target is not None and due and not server.updating.locked():
             self._spawn(self._bring_up(server))
+
+    async def _follow_queue(self, server: Server) -> None:
+        """More or fewer prompts at once, by what waits in the server."""
+        load = await server.client.load()
+        if load is None:
+            return
+        most = self._options.max_in_flight_per_server
+        limit = next_limit(server.limit, server.in_flight, load, most)
+        if limit != server.limit:
+            logger.info("rollout server %s: up to %d prompts, %s", server.address, limit, load)
+        server.limit = limit
 
     # --- small change ---
 

@@ -46,9 +46,9 @@ def backoff(failures: int) -> float:
     return min(_FIRST_BACKOFF * 2 ** (failures - 1), _LONGEST_BACKOFF) * random.uniform(0.5, 1.0)
 
 
-def choose(servers: Iterable[Server], limit: int, avoid: str) -> Server | None:
+def choose(servers: Iterable[Server], avoid: str) -> Server | None:
     """The usable server with the least in flight, another one than ``avoid`` if there is one."""
-    free = [server for server in servers if server.usable and server.in_flight < limit]
+    free = [server for server in servers if server.usable and server.in_flight < server.limit]
     return min(free, key=lambda s: (s.address == avoid, s.in_flight, s.address), default=None)
 
 
@@ -59,13 +59,11 @@ class Dispatcher:
         self,
         servers: Callable[[], Iterable[Server]],
         *,
-        in_flight_per_server: int,
         attempts: int,
         no_server_timeout: float,
         reasons: Callable[[], str],
     ) -> None:
         self._servers = servers
-        self._limit = in_flight_per_server
         self._attempts = attempts
         self._no_server_timeout = no_server_timeout
         self._reasons = reasons
@@ -98,7 +96,7 @@ class Dispatcher:
             if self._pending[0].answer.done():
                 self._pending.popleft()
                 continue
-            server = choose(servers, self._limit, self._pending[0].failed_on)
+            server = choose(servers, self._pending[0].failed_on)
             if server is None:
                 break
             self._start(self._pending.popleft(), server)

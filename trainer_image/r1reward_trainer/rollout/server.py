@@ -33,12 +33,13 @@ class Server:
         updating: held from the beginning of an update to its end.
         swapping: whether its weights are just being replaced.
         pausing: held by whoever pauses it or lets it go on.
+        limit: the most prompts that it may have at once.
         swaps: how often that was begun, so that a version read meanwhile is not believed.
         failed_updates: how many times in a row it failed; paces the next try.
         recheck: set to have it probed at once.
     """
 
-    def __init__(self, address: str, client: RolloutClient) -> None:
+    def __init__(self, address: str, client: RolloutClient, limit: int) -> None:
         self.address = address
         self.client = client
         self.state = State.UNPROVEN
@@ -48,6 +49,7 @@ class Server:
         self.listed = True
         self.checked = False
         self.in_flight = 0
+        self.limit = limit
         self.updating = asyncio.Lock()
         self.swapping = False
         self.pausing = asyncio.Lock()

@@ -52,6 +52,10 @@ from r1reward_trainer.storage.s3 import Store
 
 _PRESIGN_SECONDS = 3600
 """A server that comes late still reads the weights for so long."""
+_FIRST_IN_FLIGHT = 64
+"""Prompts that a server has before its queue is known."""
+_MOST_IN_FLIGHT = 256
+"""Prompts a server at most: each holds its images here once more, encoded for the wire."""
 _GREEDY = [("sample", "==", GREEDY), ("set", "==", HELDOUT)]
 
 
@@ -166,7 +170,11 @@ def _fleet(config: RunConfig, context: StageContext) -> RolloutFleet:
         )
     return RolloutFleet(
         FleetOptions(
-            service=services.rollout_host, job_uid=config.job.uid, port=services.rollout_port
+            service=services.rollout_host,
+            job_uid=config.job.uid,
+            port=services.rollout_port,
+            first_in_flight_per_server=_FIRST_IN_FLIGHT,
+            max_in_flight_per_server=_MOST_IN_FLIGHT,
         ),
         token=context.token,
         presign=lambda key: context.store.presign_get(key, _PRESIGN_SECONDS),

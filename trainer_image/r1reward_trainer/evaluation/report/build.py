@@ -4,7 +4,7 @@
 import base64
 import hashlib
 import json
-import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +19,9 @@ LONGEST_TEXT = 8000
 """Characters of an untrusted text that are shown."""
 
 _HERE = Path(__file__).parent
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Categories of characters that have no shape of their own: controls, marks of direction, joiners,
+tags, separators."""
 
 
 def render(report: Report, pictures: Sequence[Sequence[str | None]]) -> str:
@@ -43,9 +45,15 @@ def render(report: Report, pictures: Sequence[Sequence[str | None]]) -> str:
 
 def visible(text: str) -> str:
     """The text with its invisible and direction-changing characters spelt out, cut when long."""
-    shown = _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text[:LONGEST_TEXT])
+    shown = "".join(map(_spelt, text[:LONGEST_TEXT]))
     rest = len(text) - LONGEST_TEXT
     return f"{shown}… ({rest} characters more)" if rest > 0 else shown
+
+
+def _spelt(character: str) -> str:
+    if character in "\n\t" or unicodedata.category(character) not in _UNSEEN:
+        return character
+    return f"\\u{ord(character):04x}"
 
 
 def _environment() -> Environment:
