@@ -135,6 +135,21 @@ def test_a_run_that_was_killed_goes_on_where_it_ended(site: Site, r1: Runner):
     assert [line["id"] for line in r1.lines()] == [f"row-{n}" for n in range(4 * CHUNK_ROWS)]
 
 
+def test_a_run_that_is_told_to_end_says_how_to_go_on(site: Site, r1: Runner):
+    server = site.server()
+    url = site.front(server)
+    server.hold()
+    given = jsonl(r1.folder / "in.jsonl", [pair(n) for n in range(3)])
+    command = r1.command(given, "--front", url)
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as running:
+        eventually(lambda: "in_flight 6.0" in httpx.get(f"{url}/metrics").text, 60)
+        running.send_signal(signal.SIGTERM)
+        _, said = running.communicate(timeout=30)
+    server.release()
+    assert (running.returncode, "run the command again to go on" in said) == (143, True), said
+    assert r1.score(given, "--front", url)["rows"] == 3
+
+
 def test_files_are_spread_over_processes(site: Site, r1: Runner):
     for n in range(3):
         jsonl(r1.folder / f"in-{n}.jsonl", [pair(10 * n + i) for i in range(5)])
@@ -315,11 +330,14 @@ def test_vllm_itself_may_be_asked(site: Site, r1: Runner):
     (r1.folder / "server-token").write_text(TOKEN)
     site.renderer.processor.save_pretrained(r1.folder / "model")
     summary = r1.score(
-        jsonl(r1.folder / "in.jsonl", [pair(1), pair(2)]),
+        jsonl(r1.folder / "in.jsonl", [pair(1), pair(2), pair(3, images=["GIF89abc"])]),
+        *("--max-bad-rows", "1"),
         *("--vllm", f"http://{server.address}:{server.port}"),
         *("--run-config", run_config(r1.folder)),
         *("--model", r1.folder / "model"),
         *("--token-file", r1.folder / "server-token"),
     )
-    assert (summary["rows"], summary["weights"]) == (2, DIGEST)
-    assert [line["verdict"] for line in r1.lines()] == [2, 2]
+    assert (summary["rows"], summary["badRows"], summary["weights"]) == (3, 1, DIGEST)
+    *scored, bad = r1.lines()
+    assert [line["verdict"] for line in scored] == [2, 2]
+    assert bad["error"].startswith("images.0: ")

@@ -11,7 +11,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -72,11 +72,12 @@ def score_files(pattern: str, options: Options) -> dict[str, Any]:
         InfrastructureError: the model or storage is out for too long.
     """
     files = find_inputs(pattern)
+    options = replace(options, processes=min(options.processes, len(files)))
     output = open_output(options.output)
     model = asyncio.run(_model(options))
     weights = model.weights
     claim(output, files, model)
-    if options.processes > 1 and len(files) > 1:
+    if options.processes > 1:
         from r1reward_trainer.scoring.spread import spread
 
         spread(files, options, weights)

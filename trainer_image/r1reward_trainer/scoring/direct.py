@@ -74,7 +74,8 @@ class _Server:
         try:
             return await self._judge.score(request)
         except Unanswerable as error:
-            raise BadItem(": ".join((*map(str, error.field), str(error)))) from error
+            field = ".".join(map(str, error.field))
+            raise BadItem(f"{field}: {error}" if field else str(error)) from error
         except ServerUnavailable as error:
             raise Busy(str(error)) from error
         except RolloutError as error:
