@@ -65,6 +65,16 @@ def test_a_preference_for_a_place_cancels_over_both_orders(site: Site):
     assert pair["probability"] == 0.5
 
 
+def test_the_other_order_of_the_answers_gives_the_other_probability(site: Site):
+    def prefers_the_first_and_is_sometimes_unreadable(first: str, second: str) -> str:
+        return chain(1, "the first") if first < "5" else "none of them"
+
+    url = site.front(site.server(prefers_the_first_and_is_sometimes_unreadable))
+    one, other = (score(url, *pair)["comparisons"][0] for pair in (("3", "7"), ("7", "3")))
+    assert one["probability"] == 1 - other["probability"] != 0.5
+    assert {one["verdict"], other["verdict"]} == {1, 2}
+
+
 def test_many_answers_are_ranked_by_all_pairs(site: Site):
     server = site.server()
     found = score(site.front(server), "5", "9", "1", "7")
