@@ -5,7 +5,7 @@ import base64
 import io
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -215,6 +215,17 @@ def test_bodies_that_are_too_long_together_are_refused(site: Site):
     server.release()
     assert first.result(20).status_code == 200
     assert ask(url, "3", "4", question="q" * 800).status_code == 200
+
+
+def test_who_has_no_token_takes_no_room_with_a_body(site: Site):
+    url = site.front(site.server(), limits=Limits(body_bytes=1000, bodies_bytes=1000))
+
+    def endless() -> Iterator[bytes]:
+        yield b"x" * 900
+        assert ask(url, "1", "2", question="q" * 700).status_code == 200
+
+    for path, status in (("/health", 405), ("/v1/score", 401)):
+        assert httpx.post(f"{url}{path}", content=endless()).status_code == status
 
 
 def test_who_finds_no_place_is_told_when_to_come_again(site: Site):

@@ -29,7 +29,7 @@ from r1reward_trainer.scoring.files import (
     open_output,
     records,
 )
-from r1reward_trainer.scoring.items import BadItem, parse_item
+from r1reward_trainer.scoring.items import MAX_ID, BadItem, parse_item
 from r1reward_trainer.scoring.protocol import ModelInfo, ScoreResponse
 from r1reward_trainer.scoring.together import all_or_first_error
 
@@ -232,7 +232,7 @@ class _Run:
             )
         logger.warning("%s is put aside: %s", place, reason)
         given = row.get("id") if isinstance(row, dict) else None
-        name = place if given is None else str(given)
+        name = place if given is None else str(given)[:MAX_ID]
         return {"id": name, "file": self._file.uri, "line": line, "error": reason}
 
 
