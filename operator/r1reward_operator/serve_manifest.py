@@ -77,7 +77,14 @@ def manifest(
         status = R1RewardJobStatus.model_validate(job.get("status") or {})
         template = R1RewardRuntimeSpec.model_validate(runtime["spec"])
         in_force = effective_runtime(template, spec)
-    except (ValidationError, KeyError, Refused) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise CannotServe(
+            f"job or runtime cannot be read: {field}: {first['msg']}; is this program of the same "
+            "release as the cluster's operator?"
+        ) from error
+    except (KeyError, Refused) as error:
         raise CannotServe(f"job or runtime cannot be read: {error}") from error
     stage, ref = served_model(meta["name"], spec, status, given.stage and Stage(given.stage))
     config = RunConfig(

@@ -201,20 +201,21 @@ class Renderer:
         Raises:
             InvalidImage: for an image that cannot be used.
         """
-        loaded = [load_image(data) for data in images]
         limits = {
             "min_pixels": self._size["shortest_edge"],
             "max_pixels": self._size["longest_edge"],
         }
-        sizes = [
-            self._tokens(
-                self._image_processor.get_number_of_image_patches(
-                    image.height, image.width, images_kwargs=limits
-                )
+        files: list[bytes] = []
+        sizes: list[int] = []
+        for data in images:
+            image, file = load_image(data)
+            patches = self._image_processor.get_number_of_image_patches(
+                image.height, image.width, images_kwargs=limits
             )
-            for image, _ in loaded
-        ]
-        return Pictures(tuple(file for _, file in loaded), tuple(sizes))
+            del image  # decoded, one alone may have 150 MB
+            files.append(file)
+            sizes.append(self._tokens(patches))
+        return Pictures(tuple(files), tuple(sizes))
 
     def served_prompt(
         self, question: str, answer1: str, answer2: str, pictures: Pictures

@@ -23,6 +23,7 @@ from tests.cluster.processes import Daemon, Supervisor, wait_until
 from tests.integration.rollout.reference import MAX_PIXELS, MIN_PIXELS
 from tests.integration.rollout.servers import JOB_UID, TOKEN, RolloutServer, rollout_server
 from tests.integration.scoring.taught_model import TEMPLATE, build_taught_model
+from tests.unit.scoring.served import served_config
 
 CLIENT_TOKEN = "token-of-the-clients"
 AUTHORISED = {"Authorization": f"Bearer {CLIENT_TOKEN}"}
@@ -55,27 +56,14 @@ class Pod:
 
     def config(self, digest: str) -> dict[str, Any]:
         """The run configuration that serve-manifest makes."""
-        spec = {
-            "runtimeRef": {"name": "any"},
-            "model": {"uri": "s3://bucket/model"},
-            "storage": {"uri": "s3://bucket/root", "secretRef": {"name": "s3"}},
-            "data": {
-                "preferences": [{"uri": "s3://bucket/rows/"}],
-                "promptTemplate": TEMPLATE,
-                "minPixels": MIN_PIXELS,
-                "maxPixels": MAX_PIXELS,
-            },
-            "evaluate": {"maxNewTokens": 100},
-        }
-        weights = {"stage": "rl", "key": "k", "output": "weights", "digest": digest}
-        return {
-            "job": {"name": "vlm", "namespace": "team", "uid": JOB_UID},
-            "stage": "evaluate",
-            "attempt": 1,
-            "spec": spec,
-            "serving": {"maxModelLength": 512, "dtype": "float32", "imagesPerPrompt": 2},
-            "inputs": {"rl": weights},
-        }
+        return served_config(
+            JOB_UID,
+            digest,
+            TEMPLATE,
+            (MIN_PIXELS, MAX_PIXELS),
+            evaluate={"maxNewTokens": 100},
+            serving={"maxModelLength": 512, "dtype": "float32", "imagesPerPrompt": 2},
+        )
 
     def environment(self, digest: str) -> Mapping[str, str]:
         """Of the front's container."""

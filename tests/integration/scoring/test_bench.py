@@ -24,7 +24,9 @@ def test_front_and_bare_vllm_write_the_same_responses(pod: Pod, front: str):
 def test_added_latency_is_taken_within_rounds_and_at_the_medians():
     rounds = [Round(1.1, 1.0, 10, 10), Round(2.4, 2.0, 10, 10), Round(3.0, 3.0, 12, 12)]
     found = summarise(rounds)
-    assert found["added"]["p50"] == 0.1
+    assert found["added"]["p50"] == found["addedMedian"] == 0.1
+    assert found["added"]["p95"] == 0.19
+    assert found["addedAtP95"] == round(2.94 / 2.9 - 1, 4)
     assert (found["addedAtP50"], found["met"]) == (0.2, False)
     assert found["tokensPerResponse"] == 5
     assert median_interval(list(range(101))) == [40, 60]

@@ -152,6 +152,11 @@ def test_what_is_missing_is_named(tmp_path: Path, capsys):
         (({**job, "spec": {}}, runtime), ("vlm", "-f"), "hold no ClusterR1RewardRuntime None"),
     ):
         assert named in refused(capsys, *arguments, str(saved(tmp_path, *given)))
+    newer = {**job, "spec": {**job["spec"], "sft": {"newField": 1}}}
+    said = refused(capsys, "vlm", "-f", str(saved(tmp_path, newer, runtime)))
+    assert "cannot be read: sft.newField: " in said
+    assert "release" in said
+    assert "\n" not in said
     nowhere = tmp_path / "nowhere.yaml"
     assert "cannot be read" in refused(capsys, "vlm", "-f", str(nowhere))
     assert "--kubeconfig" in refused(capsys, "vlm", "--kubeconfig", str(nowhere))

@@ -2,12 +2,15 @@
 """Prompts are what the processor would make of harmless text, and hostile text stays text."""
 
 import io
+import weakref
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 from r1reward_api.resource.job import DataSpec
+from r1reward_trainer.images import load_image
 from r1reward_trainer.method.verdict import format_ok, parse_verdict
 from r1reward_trainer.outcome import ConfigurationError
 from r1reward_trainer.render import (
@@ -181,6 +184,21 @@ def test_a_served_prompt_has_the_tokens_of_the_whole_one(renderer, picture, size
     served = renderer.served_prompt("q", HOSTILE, "b", pictures)
     assert (served.token_ids, served.collapsed_ids) == (whole.token_ids, whole.collapsed_ids)
     assert pictures.files == whole.images
+
+
+def test_of_the_pictures_only_one_is_held_decoded(renderer, picture, monkeypatch):
+    alive: list[int] = []
+    known: list[weakref.ref[Any]] = []
+
+    def load(data: bytes) -> tuple[Any, bytes]:
+        alive.append(sum(one() is not None for one in known))
+        image, file = load_image(data)
+        known.append(weakref.ref(image))
+        return image, file
+
+    monkeypatch.setattr("r1reward_trainer.render.load_image", load)
+    assert len(renderer.pictures([picture((60, 40))] * 4).files) == 4
+    assert alive == [0] * 4
 
 
 def test_a_served_prompt_that_is_too_long_is_refused(renderer, picture):

@@ -14,7 +14,7 @@ from r1reward_trainer.render import Renderer, chain
 from r1reward_trainer.rollout.client import RolloutClient, Timeouts
 from r1reward_trainer.scoring.app import create_app
 from r1reward_trainer.scoring.front import Front
-from r1reward_trainer.scoring.judging import Judge, Rules
+from r1reward_trainer.scoring.judging import IMAGE_BYTES, Judge, Rules
 from r1reward_trainer.scoring.places import Limits
 from r1reward_trainer.scoring.server import ModelServer
 from tests.integration.rollout.tiny_model import build_processor
@@ -94,7 +94,9 @@ class Site:
         self._stack.callback(server.kill)
         return server
 
-    def judge(self, server: JudgeServer, rules: Rules = RULES) -> tuple[Judge, ModelServer]:
+    def judge(
+        self, server: JudgeServer, rules: Rules, image_bytes: int
+    ) -> tuple[Judge, ModelServer]:
         client = RolloutClient(
             server.address,
             server.port,
@@ -103,7 +105,7 @@ class Site:
             timeouts=Timeouts(probe=5.0, control=5.0, request=30.0),
         )
         model = ModelServer(client, FOLDER)
-        return Judge(self.renderer, model.ask, DIGEST, rules), model
+        return Judge(self.renderer, model.ask, DIGEST, rules, image_bytes), model
 
     def front(
         self,
@@ -111,11 +113,12 @@ class Site:
         *,
         rules: Rules = RULES,
         limits: Limits | None = None,
+        image_bytes: int = IMAGE_BYTES,
         verify: Callable[[], None] = lambda: None,
         ready: bool = True,
     ) -> str:
         """The URL of a front; waits until it is ready."""
-        judge, model = self.judge(server, rules)
+        judge, model = self.judge(server, rules, image_bytes)
         front = Front(judge, model, verify, limits or Limits(), interval=0.05)
         url = self._stack.enter_context(served(create_app(front, CLIENT_TOKEN)))
         if ready:

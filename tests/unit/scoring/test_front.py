@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ from r1reward_trainer.render import chain
 from r1reward_trainer.scoring.judging import Rules
 from r1reward_trainer.scoring.places import Limits
 from tests.unit.rollout.asking import eventually, in_background
-from tests.unit.scoring.conftest import CLIENT_TOKEN, DIGEST, RULES, Site, better
+from tests.unit.scoring.conftest import CLIENT_TOKEN, DIGEST, RULES, JudgeServer, Site, better
 from tests.unit.verifier.hostile import noise, responses
 
 AUTHORISED = {"Authorization": f"Bearer {CLIENT_TOKEN}", "Content-Type": "application/json"}
@@ -62,6 +63,16 @@ def test_a_preference_for_a_place_cancels_over_both_orders(site: Site):
     assert [o["verdict"] for o in pair["orders"]] == [1, 2]
     assert [o["probability"] for o in pair["orders"]] == pytest.approx([expit(2.0), expit(-2.0)])
     assert pair["probability"] == 0.5
+
+
+def test_the_other_order_of_the_answers_gives_the_other_probability(site: Site):
+    def prefers_the_first_and_is_sometimes_unreadable(first: str, second: str) -> str:
+        return chain(1, "the first") if first < "5" else "none of them"
+
+    url = site.front(site.server(prefers_the_first_and_is_sometimes_unreadable))
+    one, other = (score(url, *pair)["comparisons"][0] for pair in (("3", "7"), ("7", "3")))
+    assert one["probability"] == 1 - other["probability"] != 0.5
+    assert {one["verdict"], other["verdict"]} == {1, 2}
 
 
 def test_many_answers_are_ranked_by_all_pairs(site: Site):
@@ -165,6 +176,20 @@ def test_what_cannot_be_scored_is_refused_with_its_reason(
     assert {len(p) for p in server.generated[generated:]} <= {len(server.generated[0])}
 
 
+def test_an_image_that_cannot_be_used_is_named_by_its_number(site: Site):
+    broken = base64.b64encode(b"GIF89a").decode()
+    refused = ask(site.front(site.server()), "1", "2", images=[picture(), broken])
+    (fault,) = refused.json()["detail"]
+    assert fault["loc"] == ["body", "images", 1]
+
+
+def test_a_body_without_its_type_is_refused_with_the_remedy(site: Site):
+    url = site.front(site.server())
+    given = {**AUTHORISED, "Content-Type": "text/plain"}
+    refused = httpx.post(f"{url}/v1/score", content=b"{}", headers=given)
+    assert (refused.status_code, "application/json" in refused.text) == (422, True)
+
+
 def test_all_paths_but_probes_and_page_demand_the_token(site: Site):
     url = site.front(site.server())
     for path in ("/v1/score", "/openapi.json", "/docs", "/nothing", "/v1", "//"):
@@ -179,6 +204,30 @@ def test_a_body_that_is_too_long_is_refused(site: Site):
     assert ask(url, "1", "x" * 1000).status_code == 413
 
 
+def test_bodies_that_are_too_long_together_are_refused(site: Site):
+    server = site.server()
+    url = site.front(server, limits=Limits(body_bytes=1000, bodies_bytes=1500))
+    server.hold()
+    first = in_background(lambda: ask(url, "1", "2", question="q" * 800))
+    eventually(lambda: "in_flight 2.0" in httpx.get(f"{url}/metrics").text)
+    refused = ask(url, "3", "4", question="q" * 800)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+    server.release()
+    assert first.result(20).status_code == 200
+    assert ask(url, "3", "4", question="q" * 800).status_code == 200
+
+
+def test_who_has_no_token_takes_no_room_with_a_body(site: Site):
+    url = site.front(site.server(), limits=Limits(body_bytes=1000, bodies_bytes=1000))
+
+    def endless() -> Iterator[bytes]:
+        yield b"x" * 900
+        assert ask(url, "1", "2", question="q" * 700).status_code == 200
+
+    for path, status in (("/health", 405), ("/v1/score", 401)):
+        assert httpx.post(f"{url}{path}", content=endless()).status_code == status
+
+
 def test_who_finds_no_place_is_told_when_to_come_again(site: Site):
     server = site.server()
     url = site.front(server, limits=Limits(in_flight=2))
@@ -191,8 +240,35 @@ def test_who_finds_no_place_is_told_when_to_come_again(site: Site):
     server.release()
     assert first.result(20).status_code == 200
     assert ask(url, "3", "4").status_code == 200
-    many = ask(url, "1", "2", "3")
-    assert (many.status_code, "need 6 prompts" in many.text) == (422, True)
+
+
+def test_a_group_that_makes_more_prompts_than_there_are_places_takes_longer(site: Site):
+    server = site.server()
+    url = site.front(server, limits=Limits(in_flight=4))
+    found = held_at(server, 4, lambda: score(url, *map(str, range(10))))
+    assert [s["rank"] for s in found["scores"]] == [*range(10, 0, -1)]
+    assert len(found["comparisons"]) == 45
+
+
+def held_at(server: JudgeServer, most: int, work: Callable[[], Any]) -> Any:
+    """The result of work that comes to a halt with so many prompts at the model."""
+    server.hold()
+    result = in_background(work)
+    eventually(lambda: server.in_flight >= most)
+    server.release()
+    found = result.result(20)
+    assert server.most_in_flight <= most + 1  # a probe may have been under way
+    return found
+
+
+def test_images_on_their_way_to_the_model_are_bounded(site: Site):
+    server = site.server()
+    size = len(base64.b64decode(picture().partition(",")[2]))
+    url = site.front(server, image_bytes=2 * size)
+    one = {"images": [picture()]}
+    assert held_at(server, 2, lambda: score(url, "1", "2", "3", **one))["verdict"] == 3
+    # More than there is room for goes alone.
+    assert score(site.front(server, image_bytes=1), "1", "2", "3", **one)["verdict"] == 3
 
 
 def test_a_client_that_leaves_frees_its_places(site: Site):
@@ -265,9 +341,12 @@ def test_figures_count_what_was_said(site: Site):
     url = site.front(site.server())
     score(url, "1", "2", "3")
     ask(url, "1")
+    httpx.post(f"{url}/v1/score", json={})
     figures = httpx.get(f"{url}/metrics").text
     for line in (
         'r1reward_scoring_requests_total{status="200"} 1.0',
+        'r1reward_scoring_requests_total{status="422"} 1.0',
+        'r1reward_scoring_requests_total{status="401"} 1.0',
         'r1reward_scoring_responses_total{verdict="given"} 6.0',
         'r1reward_scoring_comparisons_total{orders_agree="true"} 3.0',
         "r1reward_scoring_seconds_count 1.0",

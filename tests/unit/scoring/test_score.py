@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`r1 score` as a user runs it, against a front over HTTP."""
 
+import argparse
+import asyncio
+import dataclasses
 import io
 import json
 import os
@@ -17,12 +20,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from r1reward_api.constants import Stage
+from r1reward_trainer.outcome import InfrastructureError
+from r1reward_trainer.scoring import cli
+from r1reward_trainer.scoring.asking import Busy, Patience
 from r1reward_trainer.scoring.batch import CHUNK_ROWS
 from r1reward_trainer.scoring.places import Limits
 from tests.unit.rollout.asking import eventually
 from tests.unit.rollout.protocol_server import JOB_UID, TOKEN
-from tests.unit.scoring.conftest import CLIENT_TOKEN, DIGEST, JudgeServer, Site
+from tests.unit.scoring.conftest import CLIENT_TOKEN, DIGEST, RULES, Site
+from tests.unit.scoring.served import served_config
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": "operator:trainer_image", "OMP_NUM_THREADS": "1"}
 
@@ -112,6 +118,8 @@ def test_a_run_that_was_killed_goes_on_where_it_ended(site: Site, r1: Runner):
     server = site.server(lambda one, two: asked.append(f"{one} {two}") or "no verdict")
     url = site.front(server)
     given = jsonl(r1.folder / "in.jsonl", [pair(n) for n in range(4 * CHUNK_ROWS)])
+    r1.output.mkdir()
+    (r1.output / ".run.json.part").touch()  # of one that was killed even sooner
     running = subprocess.Popen(r1.command(given, "--front", url), env=ENVIRONMENT)
     eventually(lambda: r1.output.exists() and len([*r1.output.glob("in-*.jsonl")]) >= 1, 60)
     running.send_signal(signal.SIGKILL)
@@ -125,6 +133,21 @@ def test_a_run_that_was_killed_goes_on_where_it_ended(site: Site, r1: Runner):
     assert len(asked) - before == 2 * (4 - len(kept)) * CHUNK_ROWS
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert [line["id"] for line in r1.lines()] == [f"row-{n}" for n in range(4 * CHUNK_ROWS)]
+
+
+def test_a_run_that_is_told_to_end_says_how_to_go_on(site: Site, r1: Runner):
+    server = site.server()
+    url = site.front(server)
+    server.hold()
+    given = jsonl(r1.folder / "in.jsonl", [pair(n) for n in range(3)])
+    command = r1.command(given, "--front", url)
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as running:
+        eventually(lambda: "in_flight 6.0" in httpx.get(f"{url}/metrics").text, 60)
+        running.send_signal(signal.SIGTERM)
+        _, said = running.communicate(timeout=30)
+    server.release()
+    assert (running.returncode, "run the command again to go on" in said) == (143, True), said
+    assert r1.score(given, "--front", url)["rows"] == 3
 
 
 def test_files_are_spread_over_processes(site: Site, r1: Runner):
@@ -176,6 +199,40 @@ def test_bad_rows_are_put_aside_with_their_reason_as_far_as_allowed(site: Site, 
         assert named in error
 
 
+def test_bad_rows_of_an_earlier_run_count(site: Site, r1: Runner):
+    rows = [*(pair(n) for n in range(CHUNK_ROWS - 1)), "{", "{", pair(1)]
+    given = jsonl(r1.folder / "in.jsonl", rows)
+    url = site.front(site.server())
+    assert r1.score(given, "--front", url, "--max-bad-rows", "2")["badRows"] == 2
+    (part,) = r1.output.glob("in-*-000001.jsonl")
+    part.unlink()
+    done = r1.run(given, "--front", url, "--max-bad-rows", "1")
+    assert (done.returncode, "(1) allows no more" in done.stderr) == (78, True)
+
+
+def test_who_scores_now_and_then_is_full_and_not_out():
+    tries = 0
+
+    async def full() -> int:
+        nonlocal tries
+        tries += 1
+        if tries < 15:
+            raise Busy("full", 0.05)
+        return tries
+
+    async def run(beside: int) -> int:
+        patience = Patience(0.4)
+        waiting = asyncio.create_task(patience.call(full))
+        for _ in range(beside):
+            await patience.call(lambda: asyncio.sleep(0.05))
+        return await waiting
+
+    assert asyncio.run(run(beside=30)) == 15
+    tries = 0
+    with pytest.raises(InfrastructureError, match=r"no scores for 0.4 s, at last: full"):
+        asyncio.run(run(beside=0))
+
+
 def test_a_front_that_is_full_or_starting_is_waited_for(site: Site, r1: Runner):
     server = site.server()
     server.folder = "/models/other"
@@ -208,6 +265,12 @@ def test_an_output_of_other_files_or_weights_is_not_mixed(site: Site, r1: Runner
     jsonl(given, [pair(2)])
     done = r1.run(given, "--front", url)
     assert (done.returncode, "name another one" in done.stderr) == (78, True)
+    warmer = dataclasses.replace(RULES, temperature=2.0)
+    jsonl(given, [pair(1)])
+    r1.output = r1.folder / "calibrated"
+    r1.score(given, "--front", url)
+    done = r1.run(given, "--front", site.front(site.server(), rules=warmer))
+    assert (done.returncode, "another temperature" in done.stderr) == (78, True)
     r1.output = r1.folder  # holds other things
     done = r1.run(given, "--front", url)
     assert (done.returncode, "is not empty" in done.stderr) == (78, True)
@@ -237,30 +300,28 @@ def test_what_is_wrong_with_the_command_is_said(
     assert nothing.returncode == 78
 
 
-def served_config(folder: Path, server: JudgeServer) -> Path:
-    """What serve-manifest gives to the front of this server's pod."""
-    spec = {
-        "runtimeRef": {"name": "any"},
-        "model": {"uri": "s3://bucket/model"},
-        "storage": {"uri": "s3://bucket/root", "secretRef": {"name": "s3"}},
-        "data": {
-            "preferences": [{"uri": "s3://bucket/rows/"}],
-            "promptTemplate": "||{question}||{answer1}||{answer2}||",
-            "minPixels": 784,
-            "maxPixels": 3136,
-        },
-    }
-    weights = {"stage": "rl", "key": "k", "output": "weights", "digest": DIGEST}
-    config = {
-        "job": {"name": "vlm", "namespace": "team", "uid": JOB_UID},
-        "stage": Stage.EVALUATE.value,
-        "attempt": 1,
-        "spec": spec,
-        "serving": {},
-        "inputs": {"rl": weights},
-    }
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["score", "in", "--output", "o", "--front", "f", "--token-file", "t", "--max-bad-rows=-1"],
+        ["scoring-front", "--in-flight", "0"],
+        ["scoring-front", "--body-bytes", "0"],
+        ["scoring-front", "--deadline-seconds", "nan"],
+    ],
+)
+def test_a_limit_that_is_none_is_refused(flags: list[str], capsys: pytest.CaptureFixture[str]):
+    parser = argparse.ArgumentParser()
+    cli.add_verbs(parser.add_subparsers())
+    with pytest.raises(SystemExit):
+        parser.parse_args(flags)
+    assert "must be" in capsys.readouterr().err
+
+
+def run_config(folder: Path) -> Path:
+    """What serve-manifest gives to the front of the stub's pod."""
     path = folder / "run.json"
-    path.write_text(json.dumps(config))
+    template = "||{question}||{answer1}||{answer2}||"
+    path.write_text(json.dumps(served_config(JOB_UID, DIGEST, template, (784, 3136))))
     return path
 
 
@@ -269,11 +330,14 @@ def test_vllm_itself_may_be_asked(site: Site, r1: Runner):
     (r1.folder / "server-token").write_text(TOKEN)
     site.renderer.processor.save_pretrained(r1.folder / "model")
     summary = r1.score(
-        jsonl(r1.folder / "in.jsonl", [pair(1), pair(2)]),
+        jsonl(r1.folder / "in.jsonl", [pair(1), pair(2), pair(3, images=["GIF89abc"])]),
+        *("--max-bad-rows", "1"),
         *("--vllm", f"http://{server.address}:{server.port}"),
-        *("--run-config", served_config(r1.folder, server)),
+        *("--run-config", run_config(r1.folder)),
         *("--model", r1.folder / "model"),
         *("--token-file", r1.folder / "server-token"),
     )
-    assert (summary["rows"], summary["weights"]) == (2, DIGEST)
-    assert [line["verdict"] for line in r1.lines()] == [2, 2]
+    assert (summary["rows"], summary["badRows"], summary["weights"]) == (3, 1, DIGEST)
+    *scored, bad = r1.lines()
+    assert [line["verdict"] for line in scored] == [2, 2]
+    assert bad["error"].startswith("images.0: ")

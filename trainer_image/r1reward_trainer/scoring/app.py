@@ -12,9 +12,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from r1reward_api.base import ApiModel
-from r1reward_trainer.images import InvalidImage
 from r1reward_trainer.rollout import RolloutError, ServerUnavailable
 from r1reward_trainer.scoring.front import Front, OutOfTime
 from r1reward_trainer.scoring.judging import Unanswerable
@@ -22,11 +22,11 @@ from r1reward_trainer.scoring.page import CONTENT_SECURITY_POLICY, PAGE
 from r1reward_trainer.scoring.places import NoPlace
 from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse
 from r1reward_trainer.scoring.readiness import NotReady
-from r1reward_trainer.verifier.guard import Guard
+from r1reward_trainer.verifier.guard import RETRY_SECONDS, Guard
 
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/metrics"})
 """Without the token: probes, and the page, which asks for it."""
-RETRY_SECONDS = 5
+SCORE_PATH = "/v1/score"
 CLIENT_LEFT = 499
 """As proxies log it; nobody receives it."""
 
@@ -73,8 +73,13 @@ def create_app(
         redoc_url=None,
     )
     app.add_middleware(
-        Guard, token=token, max_body_bytes=front.limits.body_bytes, open_paths=OPEN_PATHS
+        Guard,
+        token=token,
+        max_body_bytes=front.limits.body_bytes,
+        open_paths=OPEN_PATHS,
+        max_bodies_bytes=front.limits.bodies_bytes,
     )
+    app.add_middleware(_Counted, note=lambda status: _count(front, status))
     app.add_exception_handler(RequestValidationError, _malformed)
 
     @app.get("/", include_in_schema=False)
@@ -120,26 +125,48 @@ def create_app(
         return Response(front.info.model_dump_json(by_alias=True), media_type="application/json")
 
     @app.post(
-        "/v1/score",
+        SCORE_PATH,
         response_model=ScoreResponse,
-        responses={status: {"model": Fault} for status in (401, 408, 413, 429, 502, 503, 504)},
+        responses={
+            400: {"description": "The body is no JSON"},
+            **{status: {"model": Fault} for status in (401, 408, 413, 429, 502, 503, 504)},
+        },
         dependencies=[Depends(HTTPBearer(auto_error=False))],
     )
     async def score(body: ScoreRequest, request: Request) -> Response:
         """Every two answers are compared twice, once in each order. A client that leaves gives
         up its prompts at the model."""
-        response = await _scored(front, body, request)
-        front.metrics.requests.labels(status=str(response.status_code)).inc()
-        return response
+        return await _scored(front, body, request)
 
     return app
+
+
+class _Counted:
+    """ASGI middleware: tells the status of every answer to a request for scores, whoever gave
+    it."""
+
+    def __init__(self, app: ASGIApp, note: Callable[[int], None]) -> None:
+        self._app = app
+        self._note = note
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._note(message["status"])
+            await send(message)
+
+        await self._app(scope, receive, noted if scope.get("path") == SCORE_PATH else send)
+
+
+def _count(front: Front, status: int) -> None:
+    front.metrics.requests.labels(status=str(status)).inc()
 
 
 async def _scored(front: Front, body: ScoreRequest, request: Request) -> Response:
     try:
         answer = await unless_gone(request, front.score(body))
-    except (Unanswerable, InvalidImage) as error:
-        detail = [{"loc": ["body"], "msg": str(error), "type": "value_error"}]
+    except Unanswerable as error:
+        detail = [{"loc": ["body", *error.field], "msg": str(error), "type": "value_error"}]
         return Response(json.dumps({"detail": detail}), 422, media_type="application/json")
     except NoPlace as error:
         return _fault(429, str(error), error.retry_after)
@@ -193,7 +220,13 @@ async def _malformed(_: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     detail = [
-        {"loc": fault["loc"], "msg": fault["msg"], "type": fault["type"]}
+        {"loc": fault["loc"], "msg": _told(fault), "type": fault["type"]}
         for fault in error.errors()
     ]
     return Response(json.dumps({"detail": detail}), 422, media_type="application/json")
+
+
+def _told(fault: dict[str, Any]) -> str:
+    if fault["type"] == "model_attributes_type" and fault["loc"] == ("body",):
+        return "must be a JSON object, sent with Content-Type: application/json"
+    return fault["msg"]

@@ -39,8 +39,8 @@ class Busy(Exception):
 class Scorer(Protocol):
     """Scores one request at a time, any number at once."""
 
-    async def weights(self) -> str:
-        """Digest of the weights that judge. Raises as `score`."""
+    async def model(self) -> ModelInfo:
+        """What judges. Raises as `score`."""
         ...
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
@@ -130,9 +130,9 @@ class _Front:
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
 
-    async def weights(self) -> str:
+    async def model(self) -> ModelInfo:
         answer = await self._call("GET", "/v1/model", None)
-        return ModelInfo.model_validate_json(answer.content).weights
+        return ModelInfo.model_validate_json(answer.content)
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         answer = await self._call("POST", "/v1/score", request.model_dump_json(by_alias=True))
@@ -158,30 +158,46 @@ class _Front:
         raise ProgramError(Reason.PROGRAM_ERROR, told)
 
 
-async def patiently(call: Callable[[], Awaitable[T]], seconds: float) -> T:
+class Patience:
     """Tries again while the other side is busy, with growing pauses and jitter.
 
-    Args:
-        call: made again and again.
-        seconds: from the first failure to giving up.
+    Calls that share a patience are in it together: as long as one of them succeeds now and then,
+    the other side is not out but full, and none gives up.
 
-    Raises:
-        InfrastructureError: RolloutUnavailable, when it was busy for longer.
+    Args:
+        seconds: without any success, from the first failure to giving up.
     """
-    loop = asyncio.get_running_loop()
-    deadline: float | None = None
-    pause = 0.5
-    while True:
-        try:
-            return await call()
-        except Busy as error:
-            deadline = deadline or loop.time() + seconds
-            wait = min(error.seconds or pause, _LONGEST_PAUSE) * random.uniform(1.0, 1.5)
-            if loop.time() + wait > deadline:
-                raise InfrastructureError(
-                    Reason.ROLLOUT_UNAVAILABLE,
-                    f"no scores for {seconds:g} s, at last: {error}; what is done is kept, run the "
-                    "command again to go on",
-                ) from error
-            await asyncio.sleep(wait)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._failing_since: float | None = None
+
+    async def call(self, work: Callable[[], Awaitable[T]]) -> T:
+        """The result.
+
+        Args:
+            work: done again and again.
+
+        Raises:
+            InfrastructureError: RolloutUnavailable, when it was busy for too long.
+        """
+        clock = asyncio.get_running_loop().time
+        pause = 0.5
+        while True:
+            try:
+                result = await work()
+            except Busy as error:
+                wait = min(error.seconds or pause, _LONGEST_PAUSE) * random.uniform(1.0, 1.5)
+                if self._failing_since is None:
+                    self._failing_since = clock()
+                if clock() + wait > self._failing_since + self._seconds:
+                    raise InfrastructureError(
+                        Reason.ROLLOUT_UNAVAILABLE,
+                        f"no scores for {self._seconds:g} s, at last: {error}; what is done is "
+                        "kept, run the command again to go on",
+                    ) from error
+                await asyncio.sleep(wait)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                self._failing_since = None
+                return result

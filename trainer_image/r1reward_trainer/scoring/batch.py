@@ -11,7 +11,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from r1reward_api.canonical import canonical_json
 from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError
-from r1reward_trainer.scoring.asking import Scorer, Target, connected, patiently
+from r1reward_trainer.scoring.asking import Patience, Scorer, Target, connected
 from r1reward_trainer.scoring.files import (
     InputFile,
     Output,
@@ -29,8 +29,8 @@ from r1reward_trainer.scoring.files import (
     open_output,
     records,
 )
-from r1reward_trainer.scoring.items import BadItem, parse_item
-from r1reward_trainer.scoring.protocol import ScoreResponse
+from r1reward_trainer.scoring.items import MAX_ID, BadItem, parse_item
+from r1reward_trainer.scoring.protocol import ModelInfo, ScoreResponse
 from r1reward_trainer.scoring.together import all_or_first_error
 
 logger = logging.getLogger(__name__)
@@ -72,28 +72,34 @@ def score_files(pattern: str, options: Options) -> dict[str, Any]:
         InfrastructureError: the model or storage is out for too long.
     """
     files = find_inputs(pattern)
+    options = replace(options, processes=min(options.processes, len(files)))
     output = open_output(options.output)
-    weights = asyncio.run(_weights(options))
-    claim(output, files, weights)
-    if options.processes > 1 and len(files) > 1:
+    model = asyncio.run(_model(options))
+    weights = model.weights
+    claim(output, files, model)
+    if options.processes > 1:
         from r1reward_trainer.scoring.spread import spread
 
         spread(files, options, weights)
     else:
         for file in files:
             score_file(file, options, weights)
-    summary = summarise(output, files, weights)
+    summary = summarise(output, files, model)
     output.put(SUMMARY, _json(summary))
     return summary
 
 
-def claim(output: Output, files: Sequence[InputFile], weights: str) -> None:
+def claim(output: Output, files: Sequence[InputFile], model: ModelInfo) -> None:
     """Makes the output this run's, or finds that it is already.
 
     Raises:
-        ConfigurationError: it has scores of other files or weights.
+        ConfigurationError: it has scores of other files, weights or temperature.
     """
-    mine = {"inputs": [[f.uri, f.version] for f in files], "weights": weights}
+    mine = {
+        "inputs": [[f.uri, f.version] for f in files],
+        "weights": model.weights,
+        "temperature": model.temperature,
+    }
     there = output.get(RUN)
     if there is None:
         if output.names():
@@ -104,8 +110,8 @@ def claim(output: Output, files: Sequence[InputFile], weights: str) -> None:
     elif json.loads(there) != mine:
         raise ConfigurationError(
             Reason.INVALID_SPEC,
-            "--output holds scores of other weights, or of other files or files that have changed "
-            "since: name another one",
+            "--output holds scores of other weights, by another temperature, or of other files or "
+            "files that have changed since: name another one",
         )
 
 
@@ -118,9 +124,9 @@ def score_file(file: InputFile, options: Options, weights: str) -> int:
     return asyncio.run(_score_file(file, options, weights))
 
 
-async def _weights(options: Options) -> str:
+async def _model(options: Options) -> ModelInfo:
     async with connected(options.target) as scorer:
-        return await patiently(scorer.weights, options.patience_seconds)
+        return await Patience(options.patience_seconds).call(scorer.model)
 
 
 async def _score_file(file: InputFile, options: Options, weights: str) -> int:
@@ -149,6 +155,7 @@ async def _score_file(file: InputFile, options: Options, weights: str) -> int:
                         if chunk is None:
                             break
                         if part_name(file, number) in done:
+                            run.had(await asyncio.to_thread(output.get, part_name(file, number)))
                             chunks.release()
                         else:
                             rows += len(chunk)
@@ -185,7 +192,12 @@ class _Run:
         self._options = options
         self._weights = weights
         self._places = places
+        self._patience = Patience(options.patience_seconds)
         self._bad = 0
+
+    def had(self, lines: bytes | None) -> None:
+        """Counts the bad rows of a part that is there."""
+        self._bad += sum("error" in json.loads(line) for line in (lines or b"").splitlines())
 
     async def chunk(self, scorer: Scorer, number: int, rows: Sequence[Any]) -> bytes:
         first = number * CHUNK_ROWS + 1
@@ -200,9 +212,7 @@ class _Run:
                 if isinstance(row, ValueError):
                     raise BadItem(str(row))
                 item = await asyncio.to_thread(parse_item, row, place, self._beside.image)
-                score = await patiently(
-                    partial(scorer.score, item.request), self._options.patience_seconds
-                )
+                score = await self._patience.call(partial(scorer.score, item.request))
             except BadItem as error:
                 return self._put_aside(row, place, line, str(error))
         if score.weights != self._weights:
@@ -222,11 +232,11 @@ class _Run:
             )
         logger.warning("%s is put aside: %s", place, reason)
         given = row.get("id") if isinstance(row, dict) else None
-        name = place if given is None else str(given)
+        name = place if given is None else str(given)[:MAX_ID]
         return {"id": name, "file": self._file.uri, "line": line, "error": reason}
 
 
-def summarise(output: Output, files: Sequence[InputFile], weights: str) -> dict[str, Any]:
+def summarise(output: Output, files: Sequence[InputFile], model: ModelInfo) -> dict[str, Any]:
     """Figures over all parts, read one after another."""
     names = output.names()
     rows = bad = undecided = pairs = agreed = cyclic = 0
@@ -251,7 +261,8 @@ def summarise(output: Output, files: Sequence[InputFile], weights: str) -> dict[
         "withCycles": cyclic,
         "comparisons": pairs,
         "orderAgreement": agreed / pairs if pairs else None,
-        "weights": weights,
+        "weights": model.weights,
+        "temperature": model.temperature,
         "inputs": hashlib.sha256(canonical_json([[f.uri, f.version] for f in files])).hexdigest(),
     }
 

@@ -2,6 +2,7 @@
 """The verbs for scoring, as `r1` offers them. What they need is imported when they run."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,15 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--concurrency", type=_positive, default=16, help="rows asked at once")
     parser.add_argument("--processes", type=_positive, default=1, help="files spread by Ray Data")
     parser.add_argument(
-        "--max-bad-rows", type=int, default=0, help="of a file, put aside with their reason"
+        "--max-bad-rows",
+        type=partial(_whole, least=0),
+        default=0,
+        help="of a file, put aside with their reason",
     )
     parser.add_argument(
-        "--patience-seconds", type=float, default=600.0, help="how long the model may be out"
+        "--patience-seconds", type=_seconds, default=600.0, help="how long the model may be out"
     )
-    parser.add_argument("--deadline-seconds", type=float, default=600.0, help="of a row")
+    parser.add_argument("--deadline-seconds", type=_seconds, default=600.0, help="of a row")
     _add_temperature(parser)
 
 
@@ -65,13 +69,21 @@ def _add_front(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server-port", type=int, default=ROLLOUT_PORT)
     parser.add_argument(
         "--in-flight",
-        type=int,
+        type=_positive,
         default=limits.in_flight,
         help="prompts at the model at once; n answers make n * (n - 1)",
     )
-    parser.add_argument("--body-bytes", type=int, default=limits.body_bytes, help="of a request")
     parser.add_argument(
-        "--deadline-seconds", type=float, default=limits.deadline_seconds, help="of a request"
+        "--body-bytes", type=_positive, default=limits.body_bytes, help="of a request"
+    )
+    parser.add_argument(
+        "--bodies-bytes",
+        type=_positive,
+        default=limits.bodies_bytes,
+        help="of all requests that are being read or answered",
+    )
+    parser.add_argument(
+        "--deadline-seconds", type=_seconds, default=limits.deadline_seconds, help="of a request"
     )
     _add_temperature(parser)
 
@@ -85,8 +97,18 @@ def _add_temperature(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
+def _whole(text: str, least: int) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {text}")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"must be {least} or more, not {text}")
+    return number
+
+
+_positive = partial(_whole, least=1)
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
     return number

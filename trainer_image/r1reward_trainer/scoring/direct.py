@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A vLLM server asked without a front: what the front does is done here."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -9,14 +9,13 @@ from pydantic import ValidationError
 
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.runconfig import RunConfig
-from r1reward_trainer.images import InvalidImage
 from r1reward_trainer.outcome import ConfigurationError, ProgramError
 from r1reward_trainer.rollout import RolloutError, ServerUnavailable
 from r1reward_trainer.scoring.asking import Busy, Scorer
 from r1reward_trainer.scoring.items import BadItem
-from r1reward_trainer.scoring.judging import Unanswerable
+from r1reward_trainer.scoring.judging import Judge, Unanswerable
 from r1reward_trainer.scoring.model import judge_of
-from r1reward_trainer.scoring.protocol import ScoreRequest, ScoreResponse
+from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse
 from r1reward_trainer.scoring.server import ModelServer
 
 
@@ -42,11 +41,11 @@ async def server_itself(
     Raises:
         ConfigurationError: one of them makes no sense.
     """
-    judge, server, digest = judge_of(
+    judge, server, _ = judge_of(
         _run_config(run_config), model, *address, token, deadline_seconds, temperature
     )
     try:
-        yield _Server(judge.score, server, digest)
+        yield _Server(judge, server)
     finally:
         judge.close()
         await server.close()
@@ -60,28 +59,23 @@ def _run_config(path: Path) -> RunConfig:
 
 
 class _Server:
-    def __init__(
-        self,
-        score: Callable[[ScoreRequest], Awaitable[ScoreResponse]],
-        server: ModelServer,
-        digest: str,
-    ) -> None:
-        self._score = score
+    def __init__(self, judge: Judge, server: ModelServer) -> None:
+        self._judge = judge
         self._server = server
-        self._digest = digest
 
-    async def weights(self) -> str:
+    async def model(self) -> ModelInfo:
         try:
             await self._server.check()
         except RolloutError as error:
             raise Busy(str(error)) from error
-        return self._digest
+        return self._judge.info
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         try:
-            return await self._score(request)
-        except (Unanswerable, InvalidImage) as error:
-            raise BadItem(str(error)) from error
+            return await self._judge.score(request)
+        except Unanswerable as error:
+            field = ".".join(map(str, error.field))
+            raise BadItem(f"{field}: {error}" if field else str(error)) from error
         except ServerUnavailable as error:
             raise Busy(str(error)) from error
         except RolloutError as error:

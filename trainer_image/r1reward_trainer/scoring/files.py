@@ -62,7 +62,7 @@ def records(file: InputFile, scratch: Path) -> Iterator[files.RecordOrFault]:
     folder, _, name = file.uri.rpartition("/")
     local = scratch / f"{file.name}{PurePosixPath(name).suffix}"
     try:
-        open_objects(folder).get_file(name, local)
+        open_objects(folder or "/").get_file(name, local)
         for _, record in files.read(local, file.uri, COLUMNS, ()):
             yield record
     except NotFound as error:
@@ -74,7 +74,7 @@ def records(file: InputFile, scratch: Path) -> Iterator[files.RecordOrFault]:
 def beside(file: InputFile) -> Beside:
     """What the rows of a file may refer to."""
     folder, _, name = file.uri.rpartition("/")
-    return Beside(open_objects(folder), name)
+    return Beside(open_objects(folder or "/"), name)
 
 
 def _absolute(uri: str) -> str:
@@ -111,7 +111,8 @@ class _Folder:
         self._folder = folder
 
     def names(self) -> set[str]:
-        return {path.name for path in self._folder.iterdir()}
+        names = (path.name for path in self._folder.iterdir())
+        return {name for name in names if not name.startswith(".")}  # such as parts of a kill
 
     def get(self, name: str) -> bytes | None:
         try:

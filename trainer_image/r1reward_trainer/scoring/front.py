@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from r1reward_trainer.rollout import ServerUnavailable
-from r1reward_trainer.scoring.judging import Judge, Unanswerable, calls
+from r1reward_trainer.scoring.judging import Judge, calls
 from r1reward_trainer.scoring.metrics import ScoringMetrics
 from r1reward_trainer.scoring.places import Limits, Places
 from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse
@@ -51,13 +51,8 @@ class Front:
 
     @property
     def info(self) -> ModelInfo:
-        """What can be asked within the limits."""
-        info = self._judge.info
-        fits = max(n for n in range(2, info.max_answers + 1) if n == 2 or self._fits(n))
-        return info.model_copy(update={"max_answers": fits})
-
-    def _fits(self, answers: int) -> bool:
-        return calls(answers) <= self._places.total
+        """What judges."""
+        return self._judge.info
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         """Scores, or says at once why not.
@@ -65,22 +60,17 @@ class Front:
         Raises:
             NotReady: the model is not there.
             NoPlace: too much is under way.
-            Unanswerable, InvalidImage: the request asks for what cannot be done.
+            Unanswerable: the request asks for what cannot be done.
             OutOfTime: the deadline passed.
             RolloutError: the model failed meanwhile.
         """
-        needed = calls(len(request.answers))
-        if needed > self._places.total:
-            raise Unanswerable(
-                f"{len(request.answers)} answers need {needed} prompts at once; this front bears "
-                f"{self._places.total}"
-            )
         self.readiness.require()
+        at_once = min(calls(len(request.answers)), self._places.total)
         begin = time.monotonic()
         try:
-            with self._places.take(needed):
+            with self._places.take(at_once):
                 async with asyncio.timeout(self.limits.deadline_seconds):
-                    response = await self._judge.score(request)
+                    response = await self._judge.score(request, at_once)
         except TimeoutError:
             seconds = self.limits.deadline_seconds
             raise OutOfTime(f"the model has not answered in {seconds:g} s") from None

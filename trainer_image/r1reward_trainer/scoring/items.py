@@ -12,6 +12,8 @@ from r1reward_trainer.scoring.protocol import ScoreRequest
 
 _DATA_URL = "data:"
 _SHOWN = 200
+MAX_ID = 1024
+"""Letters of an id that are kept."""
 
 ReadImage = Callable[[str], bytes]
 """The file at a path relative to the row's own.
@@ -75,7 +77,7 @@ def parse_item(record: Mapping[str, Any], place: str, read_image: ReadImage) -> 
         field = ".".join(str(part) for part in fault["loc"])
         raise BadItem(f"{field}: {fault['msg']}") from None
     given = record.get("id")
-    return Item(place if given is None else str(given)[:1024], request)
+    return Item(place if given is None else str(given)[:MAX_ID], request)
 
 
 def _encoded(value: Any, number: int, read_image: ReadImage) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from r1reward_trainer.evaluation.judging import verdict_ids
 from r1reward_trainer.evaluation.probability import probability, row_log_odds, verdict_log_odds
+from r1reward_trainer.images import InvalidImage
 from r1reward_trainer.method.verdict import (
     ANSWER_OPEN,
     THINK_CLOSE,
@@ -20,8 +21,9 @@ from r1reward_trainer.method.verdict import (
     format_ok,
     parse_verdict,
 )
-from r1reward_trainer.render import PromptTooLong, Renderer
+from r1reward_trainer.render import Pictures, PromptTooLong, Renderer
 from r1reward_trainer.rollout import GenerateRequest, GenerateResult, Sampling
+from r1reward_trainer.scoring.places import Room
 from r1reward_trainer.scoring.protocol import (
     MAX_ANSWERS,
     AnswerScore,
@@ -37,8 +39,21 @@ from r1reward_trainer.scoring.together import all_or_first_error
 Ask = Callable[[GenerateRequest], Awaitable[GenerateResult]]
 
 
+IMAGE_BYTES = 256 << 20
+"""Of images on their way to the model, at once: every prompt has a copy of its own, and so many
+answers make n · (n − 1) prompts."""
+
+
 class Unanswerable(ValueError):
-    """The request is well formed, but this model cannot be asked; the message says why."""
+    """The request is well formed, but this model cannot be asked; the message says why.
+
+    Attributes:
+        field: where in the request; empty where it is more than one field.
+    """
+
+    def __init__(self, message: str, *field: str | int) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 @dataclass(frozen=True)
@@ -89,15 +104,24 @@ class Judge:
         ask: has a prompt answered.
         weights: digest of what answers.
         rules: how to ask.
+        image_bytes: most of images that are on their way to the model at once.
     """
 
-    def __init__(self, renderer: Renderer, ask: Ask, weights: str, rules: Rules) -> None:
+    def __init__(
+        self,
+        renderer: Renderer,
+        ask: Ask,
+        weights: str,
+        rules: Rules,
+        image_bytes: int = IMAGE_BYTES,
+    ) -> None:
         self._renderer = renderer
         self._ask = ask
         self._weights = weights
         self._rules = rules
         self._rivals = verdict_ids(renderer)
         self._numbers = count()
+        self._room = Room(image_bytes)
         # Rendering is computing: beside the loop, and not more than one at a time.
         self._beside = ThreadPoolExecutor(1, "render")
 
@@ -105,26 +129,34 @@ class Judge:
     def info(self) -> ModelInfo:
         """What can be asked."""
         return ModelInfo(
-            weights=self._weights, max_images=self._rules.max_images, max_answers=MAX_ANSWERS
+            weights=self._weights,
+            max_images=self._rules.max_images,
+            max_answers=MAX_ANSWERS,
+            temperature=self._rules.temperature,
         )
 
-    async def score(self, request: ScoreRequest) -> ScoreResponse:
-        """Compares all pairs of a request's answers at once.
+    async def score(self, request: ScoreRequest, at_once: int | None = None) -> ScoreResponse:
+        """Compares all pairs of a request's answers.
+
+        Args:
+            request: what is asked.
+            at_once: of its prompts that the model has at once; None for all.
 
         Raises:
-            Unanswerable: the prompt is too long or has too many images.
-            InvalidImage: an image cannot be used.
+            Unanswerable: a prompt is too long, or there are too many or unusable images.
             RolloutError: the model does not answer.
         """
         if len(request.images) > self._rules.max_images:
             raise Unanswerable(
                 f"images has {len(request.images)} entries; this model is served with at most "
-                f"{self._rules.max_images}"
+                f"{self._rules.max_images}",
+                "images",
             )
         pairs = round_robin(len(request.answers))
         loop = asyncio.get_running_loop()
         prompts = await loop.run_in_executor(self._beside, self.prompts, request, pairs)
-        judged = await all_or_first_error([self._judged(prompt) for prompt in prompts])
+        places = asyncio.Semaphore(at_once or len(prompts))
+        judged = await all_or_first_error([self._judged(prompt, places) for prompt in prompts])
         comparisons = [
             _comparison(first, second, given, swapped, self._rules.temperature)
             for (first, second), given, swapped in zip(
@@ -152,7 +184,7 @@ class Judge:
         self, request: ScoreRequest, pairs: Sequence[tuple[int, int]], longest: int | None = None
     ) -> list[GenerateRequest]:
         """Two a pair, one for each order."""
-        pictures = self._renderer.pictures(request.files)
+        pictures = self._pictures(request.files)
         prompts: list[GenerateRequest] = []
         for pair in pairs:
             for one, two in (pair, pair[::-1]):
@@ -161,12 +193,16 @@ class Judge:
                         request.question, request.answers[one], request.answers[two], pictures
                     )
                 except PromptTooLong as error:
-                    raise Unanswerable(str(error)) from error
+                    raise Unanswerable(
+                        f"answers {pair[0] + 1} and {pair[1] + 1}: {error}; shorten them or the "
+                        "question, or send smaller images"
+                    ) from error
                 room = self._rules.max_model_length - len(prompt.token_ids)
                 if room < 1:
                     raise Unanswerable(
-                        f"the prompt has {len(prompt.token_ids)} tokens; the model is served "
-                        f"with a length of {self._rules.max_model_length}"
+                        f"answers {pair[0] + 1} and {pair[1] + 1}: the prompt has "
+                        f"{len(prompt.token_ids)} tokens; the model is served with a length of "
+                        f"{self._rules.max_model_length}: shorten them or the question"
                     )
                 sampling = Sampling(
                     max_tokens=min(longest or self._rules.max_new_tokens, room),
@@ -185,8 +221,21 @@ class Judge:
                 )
         return prompts
 
-    async def _judged(self, prompt: GenerateRequest) -> _Judged:
-        (completion,) = (await self._ask(prompt)).completions
+    def _pictures(self, files: Sequence[bytes]) -> Pictures:
+        found: list[Pictures] = []
+        for number, file in enumerate(files):
+            try:
+                found.append(self._renderer.pictures([file]))
+            except InvalidImage as error:
+                raise Unanswerable(str(error), "images", number) from error
+        return Pictures(
+            tuple(file for one in found for file in one.files),
+            tuple(size for one in found for size in one.sizes),
+        )
+
+    async def _judged(self, prompt: GenerateRequest, places: asyncio.Semaphore) -> _Judged:
+        async with places, self._room.take(sum(map(len, prompt.images))):
+            (completion,) = (await self._ask(prompt)).completions
         response = self._renderer.decode(completion.token_ids)
         verdict = parse_verdict(response)
         log_odds = None

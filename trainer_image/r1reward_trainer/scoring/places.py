@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bound on what is under way. Nobody waits in line here: who finds no place is told when to come
+"""Bounds on what is under way. No request waits in line: who finds no place is told when to come
 again, so that a crowd costs neither memory nor a deadline."""
 
+import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 _LONGEST_WAIT = 60
@@ -17,13 +18,16 @@ class Limits:
     """What one front bears.
 
     Attributes:
-        in_flight: prompts that are being answered at once; n answers make n · (n − 1) of them.
+        in_flight: prompts that are being answered at once; n answers make n · (n − 1) of them,
+            and a request that makes more has so many at once.
         body_bytes: of a request.
+        bodies_bytes: of all requests that are being read or answered.
         deadline_seconds: of a request.
     """
 
     in_flight: int = 64
     body_bytes: int = 32 << 20
+    bodies_bytes: int = 256 << 20
     deadline_seconds: float = 600.0
 
 
@@ -70,3 +74,31 @@ class Places:
             self._seconds += _WEIGHT * (self._clock() - begin - self._seconds)
         finally:
             self.taken -= count
+
+
+class Room:
+    """So many units at once. Who finds too little waits; who needs more than all has all. For one
+    event loop.
+
+    Args:
+        total: how many.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._taken = 0
+        self._freed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def take(self, count: int) -> AsyncIterator[None]:
+        """Holds so many for the context, however it ends."""
+        count = min(count, self._total)
+        async with self._freed:
+            await self._freed.wait_for(lambda: self._taken + count <= self._total)
+            self._taken += count
+        try:
+            yield
+        finally:
+            self._taken -= count
+            async with self._freed:
+                self._freed.notify_all()

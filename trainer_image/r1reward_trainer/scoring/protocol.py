@@ -71,6 +71,8 @@ class ModelInfo(ApiModel):
     """Most images of a request."""
     max_answers: int
     """Most answers of a request."""
+    temperature: float
+    """Of the calibration: probabilities are divided by it in log-odds; 1 leaves the model's own."""
 
 
 class OrderVerdict(ApiModel):

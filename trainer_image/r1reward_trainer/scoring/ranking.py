@@ -147,7 +147,7 @@ def _win_rates(strengths: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _ranks(strengths: Sequence[float] | NDArray[np.float64]) -> tuple[int, ...]:
-    return tuple(1 + sum(other > own + _EVEN for other in strengths) for own in strengths)
+    return tuple(1 + sum(bool(other > own + _EVEN) for other in strengths) for own in strengths)
 
 
 def _consistence(answers: int, triads: int) -> float:

@@ -43,9 +43,14 @@ def score(given: argparse.Namespace) -> None:
     )
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
-    summary = score_files(given.input, options)
+    try:
+        summary = score_files(given.input, options)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "interrupted; what was scored is kept, run the command again to go on"
+        ) from None
     sys.stdout.write(json.dumps(summary, indent=1) + "\n")
 
 
 def _interrupt(number: int, _: object) -> NoReturn:
-    raise Interrupted("interrupted; what was scored is kept, run the command again to go on")
+    raise KeyboardInterrupt  # an event loop swallows any other exception in a callback of its own

@@ -44,7 +44,7 @@ def serve(environment: Environment, given: argparse.Namespace) -> None:
         judge,
         server,
         partial(verify_folder, folder, digest),
-        Limits(given.in_flight, given.body_bytes, given.deadline_seconds),
+        Limits(given.in_flight, given.body_bytes, given.bodies_bytes, given.deadline_seconds),
     )
     failures: list[BaseException] = []
 

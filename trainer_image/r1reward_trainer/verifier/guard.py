@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN_PATHS = frozenset({"/health", "/metrics"})
 BODY_SECONDS = 60.0
+RETRY_SECONDS = 5
 
 
 class Guard:
@@ -23,6 +24,8 @@ class Guard:
             that can be given nothing but a URL put it there).
         max_body_bytes: longer bodies get 413.
         open_paths: need no token.
+        max_bodies_bytes: where all bodies that are being read or answered have more, a further
+            one gets 429. None: no limit.
     """
 
     def __init__(
@@ -31,11 +34,14 @@ class Guard:
         token: str,
         max_body_bytes: int,
         open_paths: Collection[str] = OPEN_PATHS,
+        max_bodies_bytes: int | None = None,
     ) -> None:
         self._app = app
         self._open_paths = open_paths
         self._token = token.encode()
         self._max_body_bytes = max_body_bytes
+        self._max_bodies_bytes = max_bodies_bytes
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuses, or passes on with a counted body."""
@@ -47,14 +53,36 @@ class Guard:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         given = headers.get(b"authorization", b"")
-        if scope["path"] not in self._open_paths and not self._known(given):
+        if scope["path"] in self._open_paths:
+            await self._app(scope, receive, send)  # where nobody looks at a body
+            return
+        if not self._known(given):
             await _refuse(send, 401, "the token is needed as a bearer token")
             return
+        held = 0
+
+        async def counted() -> Message:
+            nonlocal held
+            message = await receive()
+            size = len(message.get("body", b""))
+            held += size
+            self._held += size
+            return message
+
+        try:
+            await self._pass_on(scope, headers.get(b"content-length", b"0"), counted, send)
+        finally:
+            self._held -= held
+
+    async def _pass_on(self, scope: Scope, length: bytes, receive: Receive, send: Send) -> None:
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                body = await self._read(headers.get(b"content-length", b"0"), receive)
+                body = await self._read(length, receive)
         except TimeoutError:
             await _refuse(send, 408, f"the body did not come within {BODY_SECONDS:.0f} s")
+            return
+        except _Full:
+            await _refuse(send, 429, "too many long requests are under way: try again")
             return
         if body is None:
             limit = self._max_body_bytes
@@ -72,7 +100,11 @@ class Guard:
         await self._app(scope, replayed, send)
 
     async def _read(self, length: bytes, receive: Receive) -> bytes | None:
-        """The whole body, None when it is longer than allowed."""
+        """The whole body, None when it is longer than allowed.
+
+        Raises:
+            _Full: all bodies together are.
+        """
         if not length.isdigit() or int(length) > self._max_body_bytes:
             return None
         body = bytearray()
@@ -81,6 +113,8 @@ class Guard:
             body += message.get("body", b"")
             if len(body) > self._max_body_bytes:
                 return None
+            if self._max_bodies_bytes is not None and self._held > self._max_bodies_bytes:
+                raise _Full
             if not message.get("more_body", False):  # the end, or the client is gone
                 return bytes(body)
 
@@ -96,6 +130,10 @@ class Guard:
         return hmac.compare_digest(given, self._token)
 
 
+class _Full(Exception):
+    """No room for a further body."""
+
+
 def _password(credentials: bytes) -> bytes:
     try:
         return base64.b64decode(credentials, validate=True).partition(b":")[2]
@@ -108,5 +146,7 @@ async def _refuse(send: Send, status: int, message: str) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if status == 429:
+        headers.append((b"retry-after", b"%d" % RETRY_SECONDS))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -28,6 +28,8 @@ VLLM_CONTAINER = "vllm"
 FRONT_CONTAINER = "front"
 _DIGEST = f"{GROUP}/config-digest"
 _HISTORY = 3
+_FETCH_SECONDS = 1800
+"""For weights and images to arrive, beside the time that the runtime gives a server to load."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,24 @@ def serving_objects(build: Build, options: ServingOptions) -> list[dict[str, Any
             "metadata": meta,
             "spec": {"selector": selector, "ports": ports},
         },
-        servers.deployment_of(
-            meta, selector, options.replicas, _template(build, options, data), _HISTORY
-        ),
+        _deployment(build, meta, selector, options, data),
     ]
+
+
+def _deployment(
+    build: Build,
+    meta: dict[str, Any],
+    selector: dict[str, str],
+    options: ServingOptions,
+    data: dict[str, str],
+) -> dict[str, Any]:
+    """`kubectl rollout status` gives up when the start has taken longer than the runtime allows:
+    the default of ten minutes would be over while a large model is still being fetched."""
+    template = _template(build, options, data)
+    one = servers.deployment_of(meta, selector, options.replicas, template, _HISTORY)
+    deadline = build.template(Role.ROLLOUT).startup_deadline_seconds
+    one["spec"]["progressDeadlineSeconds"] = deadline + _FETCH_SECONDS
+    return one
 
 
 def labels(build: Build) -> dict[str, str]:
