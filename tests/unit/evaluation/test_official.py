@@ -257,6 +257,16 @@ def test_a_response_cannot_write_the_mark_that_the_authors_scorer_looks_for(tmp_
     assert line["output"].endswith("\n[[B]]")
 
 
+@pytest.mark.parametrize("hostile", ["a\u2028b", "a\x85b", "a\x1cb", "a\r\nb"])
+def test_a_response_cannot_end_a_line(tmp_path, hostile):
+    said = predictions(VL[:3], lambda *_: 2, of="bench", benchmark="VL-RewardBench")
+    pq.write_table(to_table([replace(p, response=hostile) for p in said]), tmp_path / "p.parquet")
+    bench = EvaluationSet("bench", "VL-RewardBench", VL, range(3))
+    write_official(tmp_path / "p.parquet", [bench], ["rl"], tmp_path / "official")
+    lines = (tmp_path / "official/bench/rl.given.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["critic"] for line in lines] == [hostile] * 3
+
+
 def test_sets_that_are_no_benchmark_have_no_official_file(tmp_path):
     pq.write_table(to_table(predictions(rows(2), lambda *_: 1)), tmp_path / "p.parquet")
     write_official(

@@ -54,7 +54,8 @@ def write_official(
             for name, answers in _ways(greedy).items():
                 with (place / f"{model}.{name}.jsonl").open("w", encoding="utf-8") as file:
                     for record in lines(given, answers, release=name == "release"):
-                        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                        # ASCII: readers that split lines as Unicode does find no line within one
+                        file.write(json.dumps(record) + "\n")
 
 
 def lines(
