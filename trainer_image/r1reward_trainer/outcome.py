@@ -56,7 +56,8 @@ class StageError(Exception):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-        self.message = message
+        # Half a surrogate pair, as JSON can spell it, has no place in a termination message.
+        self.message = message.encode("utf-8", "replace").decode()
 
 
 class ConfigurationError(StageError):

@@ -111,3 +111,37 @@ def test_rerun_of_a_job_at_work_changes_nothing_then_or_later(stage: Stage):
     simulation.fail(stage, FailureClass.CONFIGURATION, "StorageDenied")
     simulation.tick(3600)
     assert simulation.condition("Failed")["status"] == "True"
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_rerun_of_a_failed_job_that_is_suspended_starts_when_it_is_resumed_and_not_before(
+    stage: Stage,
+):
+    simulation = at_work(stage)
+    simulation.fail(stage, FailureClass.CONFIGURATION, "StorageDenied")
+    simulation.spec |= {"rerun": 1, "suspend": True}
+    simulation.tick(3600)
+    simulation.collect()
+    assert simulation.condition("Failed")["status"] == "False"
+    assert simulation.condition("Suspended")["status"] == "True"
+    held = simulation.names("Deployment", "Service", "Job", "PyTorchJob", "ConfigMap")
+    assert held == []
+    simulation.spec["suspend"] = False
+    simulation.tick()
+    prepare = simulation.stage(Stage.PREPARE)
+    assert (prepare["phase"], prepare["attempt"]) == ("Starting", 2)
+    counts = [simulation.stage(s)["programFailures"] for s in Stage]
+    assert counts == [0] * len(counts)
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_a_failed_job_that_is_suspended_and_resumed_stays_failed(stage: Stage):
+    simulation = at_work(stage)
+    simulation.fail(stage, FailureClass.CONFIGURATION, "StorageDenied")
+    failed = simulation.condition("Failed")
+    for suspend in (True, False):
+        simulation.spec["suspend"] = suspend
+        simulation.tick(60)
+        assert simulation.condition("Failed") == failed
+        assert simulation.status["phase"] == "Failed"
+        assert simulation.condition("Suspended")["status"] == "False"
