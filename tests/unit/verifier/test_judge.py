@@ -250,6 +250,69 @@ def test_an_equal_question_is_asked_once(judge_stub):
     assert len(judge_stub.calls) == 1
 
 
+@pytest.mark.parametrize("options", [{}, {"cache_bytes": 0}], ids=["cache", "no-cache"])
+def test_equal_questions_at_the_same_time_are_asked_once_and_all_are_answered(judge_stub, options):
+    first, second = different(2)
+    assert ask(judge_stub.url, [first, second] * 20, **options) == ["match"] * 40
+    assert sorted(judge_stub.questions) == sorted([first, second])
+
+
+def test_a_failure_is_shared_by_those_who_wait_for_it_and_by_nobody_later(judge_stub):
+    judge_stub.behaviour = lambda _, nth: Reply(status=400) if nth == 1 else Reply("0")
+
+    async def run():
+        judge = Judge(JudgeOptions(url=judge_stub.url, model="m", timeout_seconds=5))
+
+        async def asked_again_at_once():
+            """The second question comes in the same turn of the loop as the first's failure."""
+            return [await judge.ask(QUESTION, parse_judgement) for _ in range(2)]
+
+        try:
+            return await asyncio.gather(*(asked_again_at_once() for _ in range(5)))
+        finally:
+            await judge.close()
+
+    assert asyncio.run(run()) == [[JudgeOutcome.UNAVAILABLE, JudgeOutcome.MISMATCH]] * 5
+    assert len(judge_stub.calls) == 2
+
+
+def test_one_who_stops_waiting_leaves_the_call_to_the_others_and_the_last_ends_it(judge_stub):
+    judge_stub.behaviour = lambda _, nth: Reply(hang=nth != 2)
+
+    async def until(number_of_calls):
+        async with asyncio.timeout(20):
+            while len(judge_stub.calls) < number_of_calls:
+                await asyncio.sleep(0.01)
+
+    async def run():
+        options = JudgeOptions(url=judge_stub.url, model="m", timeout_seconds=20, max_concurrency=1)
+        judge = Judge(options)
+        try:
+            gone = [asyncio.create_task(judge.ask(QUESTION, parse_judgement)) for _ in range(3)]
+            await until(1)
+            for task in gone:
+                task.cancel()
+            # The one slot is free again, and nobody gets the cancellation of the first call.
+            joined = [asyncio.create_task(judge.ask(QUESTION, parse_judgement)) for _ in range(2)]
+            ended = await asyncio.gather(*gone, return_exceptions=True)
+            assert [type(error) for error in ended] == [asyncio.CancelledError] * 3
+            assert await asyncio.gather(*joined) == [JudgeOutcome.MATCH] * 2
+
+            other = different(1)[0]
+            first = asyncio.create_task(judge.ask(other, parse_judgement))
+            second = asyncio.create_task(judge.ask(other, parse_judgement))
+            await until(3)
+            first.cancel()
+            await asyncio.wait([first])
+            judge_stub.let_go()
+            return await second
+        finally:
+            await judge.close()
+
+    assert asyncio.run(run()) is JudgeOutcome.MATCH
+    assert len(judge_stub.calls) == 3
+
+
 def test_the_oldest_judgement_is_forgotten_first(judge_stub):
     first, second, third = different(3)
     room = {"cache_bytes": 2 * ENTRY_BYTES}
