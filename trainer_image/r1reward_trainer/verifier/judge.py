@@ -78,6 +78,17 @@ class JudgeSilent(JudgeFailed):
     """The circuit is open: no call was made."""
 
 
+def backoff(mean_seconds: float, attempt: int, draw: float) -> float:
+    """Seconds to wait after so many failed attempts.
+
+    Args:
+        mean_seconds: after the first one; doubles.
+        attempt: from 1.
+        draw: uniform in [0, 1), so that calls that failed together do not come back together.
+    """
+    return mean_seconds * 2**attempt * draw
+
+
 @dataclass
 class _Flight:
     """A question that is being asked, and how many wait for it."""
@@ -225,8 +236,8 @@ class Judge:
                     self._circuit.failure()
                     raise
                 self._metrics.judge_retries.inc()
-                backoff = self._options.backoff_seconds * 2**attempt * random.random()
-                await asyncio.sleep(pause + backoff)
+                mean = self._options.backoff_seconds
+                await asyncio.sleep(pause + backoff(mean, attempt, random.random()))
             else:
                 self._circuit.success()
                 self._said = None
