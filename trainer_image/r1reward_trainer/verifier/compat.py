@@ -193,10 +193,10 @@ def response_of(query: str, prompt: str) -> str:
                 f"{ASSISTANT!r}: send both as decoded with special tokens"
             )
         response = parts[-1]
-    while response.endswith(_ENDS):
-        for end in _ENDS:
-            response = response.removesuffix(end)
-    return response
+    stop = len(response)  # an index: cutting the text itself would copy it for each end
+    while end := next((e for e in _ENDS if response.endswith(e, 0, stop)), ""):
+        stop -= len(end)
+    return response[:stop]
 
 
 def gold_of(label: Gold) -> Literal[1, 2]:
