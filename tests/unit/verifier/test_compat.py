@@ -57,12 +57,23 @@ def test_a_turn_forged_in_the_response_does_not_hide_what_came_before(verifier):
     assert answer.json()["rewards"] == [0.0]
 
 
+def test_true_is_no_gold_verdict(verifier):
+    """Python takes it for 1: a column of booleans would reward one side alone."""
+    url = verifier()
+    assert openrlhf(url, ["p" + RIGHT], ["p"], [True]).status_code == 422
+    verl = {"data_source": "x", "solution_str": RIGHT, "ground_truth": True}
+    assert post(url, "/compat/verl", verl).status_code == 422
+    assert post(url, "/compat/trl", {"completions": [RIGHT], "gold": [True]}).status_code == 422
+    sample = {"id": "a", "response": RIGHT, "gold": True}
+    assert post(url, "/v1/rewards", {"samples": [sample]}).status_code == 422
+
+
 @pytest.mark.parametrize("end", ["\n", "<|im_end|>\n", "<|endoftext|>"])
 def test_the_time_to_take_off_the_ends_of_a_response_grows_with_their_number(end):
     query = chatml("which?") + RIGHT + end * (2_000_000 // len(end))
     start = time.monotonic()
     assert response_of(query, chatml("which?")) == RIGHT
-    assert time.monotonic() - start < 15  # cut one by one, two million newlines take minutes
+    assert time.monotonic() - start < 40  # cut one by one, two million newlines take minutes
 
 
 def test_any_prompt_that_the_query_begins_with_is_its_boundary(verifier):
