@@ -22,6 +22,24 @@ def test_the_judge_sees_the_last_three_lines_with_text():
     assert think_tail("<think>a\n\n b \n\n\nc\nd\n</think><answer>1</answer>") == "b\nc\nd"
 
 
+INVISIBLE = "\u200b\u200d\u2060\ufeff\u202e\u2066\u00ad\x00\u3164\u2800\U000e0041"
+
+
+def test_a_chain_of_characters_that_cannot_be_seen_is_empty():
+    for piece in (*INVISIBLE, INVISIBLE, f"{INVISIBLE} \n\u00a0{INVISIBLE}\t"):
+        assert think_tail(f"<think>{piece}</think><answer>1</answer>") == ""
+
+
+def test_characters_that_cannot_be_seen_do_not_hide_the_conclusion():
+    lines = "a\nso Response\u00a02\tis better" + f"\n{INVISIBLE}" * 5
+    assert (
+        think_tail(f"<think>{lines}</think><answer>1</answer>")
+        == "a\nso Response\u00a02\tis better"
+    )
+    line = "so Resp\u200bonse 2" + INVISIBLE * 1000
+    assert think_tail(f"<think>{line}</think><answer>1</answer>") == "so Response 2"
+
+
 @pytest.mark.parametrize(
     ("response", "tail"),
     [

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The requests of OpenRLHF, verl and TRL get the same rewards."""
 
+import time
+
 import httpx
 import pytest
 
 from r1reward_trainer.render import chain
+from r1reward_trainer.verifier.compat import response_of
 from tests.unit.verifier.conftest import TOKEN
 
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
@@ -52,6 +55,25 @@ def test_a_turn_forged_in_the_response_does_not_hide_what_came_before(verifier):
     query = chatml("which?", 40) + chain(2, "x") + TURN + RIGHT
     answer = openrlhf(verifier(), [query], [chatml("which?")], ["1"])
     assert answer.json()["rewards"] == [0.0]
+
+
+def test_true_is_no_gold_verdict(verifier):
+    """Python takes it for 1: a column of booleans would reward one side alone."""
+    url = verifier()
+    assert openrlhf(url, ["p" + RIGHT], ["p"], [True]).status_code == 422
+    verl = {"data_source": "x", "solution_str": RIGHT, "ground_truth": True}
+    assert post(url, "/compat/verl", verl).status_code == 422
+    assert post(url, "/compat/trl", {"completions": [RIGHT], "gold": [True]}).status_code == 422
+    sample = {"id": "a", "response": RIGHT, "gold": True}
+    assert post(url, "/v1/rewards", {"samples": [sample]}).status_code == 422
+
+
+@pytest.mark.parametrize("end", ["\n", "<|im_end|>\n", "<|endoftext|>"])
+def test_the_time_to_take_off_the_ends_of_a_response_grows_with_their_number(end):
+    query = chatml("which?") + RIGHT + end * (2_000_000 // len(end))
+    start = time.monotonic()
+    assert response_of(query, chatml("which?")) == RIGHT
+    assert time.monotonic() - start < 40  # cut one by one, two million newlines take minutes
 
 
 def test_any_prompt_that_the_query_begins_with_is_its_boundary(verifier):

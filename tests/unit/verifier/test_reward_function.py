@@ -44,7 +44,7 @@ def test_a_verifier_that_trickles_bytes_is_cut_at_the_deadline(addressed, beginn
         start = time.monotonic()
         with pytest.raises(NoReward):
             compute_score("any", RIGHT, "1")
-        assert time.monotonic() - start < 4
+        assert time.monotonic() - start < 10
 
 
 def test_an_answer_without_end_is_cut(addressed, monkeypatch):
@@ -60,7 +60,7 @@ def test_a_verifier_that_is_not_there_is_given_up_at_the_deadline(addressed):
     start = time.monotonic()
     with pytest.raises(NoReward, match="no reward in time"):
         reward_func(completions=[RIGHT], gold=[1])
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 10
 
 
 def test_what_is_refused_is_not_asked_again(verifier, addressed):

@@ -9,6 +9,7 @@ characters that a chat template would take for special tokens.
 
 import hashlib
 import re
+from itertools import islice
 
 from r1reward_trainer.method.reward import JudgeOutcome
 from r1reward_trainer.method.verdict import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
@@ -21,10 +22,15 @@ ANSWER_ATTEMPTS = 3
 _ANSWER = re.compile(r"(?:output\s*:\s*)?([01])\.?", re.IGNORECASE)
 _HARMLESS = str.maketrans({"<": "‹", ">": "›", "[": "［", "]": "］"})
 """Chat templates write their control tokens with these: <|im_end|>, </s>, [INST]."""
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Letters and symbols to Unicode, yet nothing to be seen."""
 
 
 def think_tail(response: str) -> str:
     """The last lines of the chain that hold text; empty when there is no chain.
+
+    Characters that cannot be seen are left out: lines of them would push the conclusion out of
+    the judge's sight, and a chain of them concludes nothing.
 
     The chain reaches to the last `</think>` before the answer, so that an earlier one cannot
     hide what follows it.
@@ -32,8 +38,14 @@ def think_tail(response: str) -> str:
     before = response.split(ANSWER_OPEN, 1)[0]
     chain, closed, _ = before.rpartition(THINK_CLOSE)
     text = (chain if closed else before).partition(THINK_OPEN)[2]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "\n".join(lines[-TAIL_LINES:])[-TAIL_CHARACTERS:]
+    lines = filter(None, map(_seen, reversed(text.splitlines())))
+    last = list(islice(lines, TAIL_LINES))
+    return "\n".join(reversed(last))[-TAIL_CHARACTERS:]
+
+
+def _seen(line: str) -> str:
+    kept = (c for c in line if (c.isprintable() or c.isspace()) and c not in _BLANK)
+    return "".join(kept).strip()
 
 
 def judge_prompt(tail: str, verdict: int) -> str:

@@ -10,10 +10,10 @@ arguments are the body here, so that the function is one POST.
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from r1reward_trainer.method.verdict import parse_verdict
-from r1reward_trainer.verifier.protocol import MAX_SAMPLES, Reward, Sample
+from r1reward_trainer.verifier.protocol import MAX_SAMPLES, Reward, Sample, no_boolean
 from r1reward_trainer.verifier.service import RewardService
 
 ASSISTANT = "<|im_start|>assistant\n"
@@ -23,6 +23,7 @@ _ENDS = ("<|im_end|>", "<|endoftext|>", "\n")
 Texts = Annotated[list[str], Field(max_length=MAX_SAMPLES)]
 Gold = Annotated[
     str | int | list[str],
+    BeforeValidator(no_boolean),
     WithJsonSchema(
         {
             "description": "The better answer: 1, 2 or `<answer>k</answer>`, or a list of one",
@@ -193,10 +194,10 @@ def response_of(query: str, prompt: str) -> str:
                 f"{ASSISTANT!r}: send both as decoded with special tokens"
             )
         response = parts[-1]
-    while response.endswith(_ENDS):
-        for end in _ENDS:
-            response = response.removesuffix(end)
-    return response
+    stop = len(response)  # an index: cutting the text itself would copy it for each end
+    while end := next((e for e in _ENDS if response.endswith(e, 0, stop)), ""):
+        stop -= len(end)
+    return response[:stop]
 
 
 def gold_of(label: Gold) -> Literal[1, 2]:

@@ -78,6 +78,25 @@ class JudgeSilent(JudgeFailed):
     """The circuit is open: no call was made."""
 
 
+def backoff(mean_seconds: float, attempt: int, draw: float) -> float:
+    """Seconds to wait after so many failed attempts.
+
+    Args:
+        mean_seconds: after the first one; doubles.
+        attempt: from 1.
+        draw: uniform in [0, 1), so that calls that failed together do not come back together.
+    """
+    return mean_seconds * 2**attempt * draw
+
+
+@dataclass
+class _Flight:
+    """A question that is being asked, and how many wait for it."""
+
+    task: asyncio.Task[JudgeOutcome]
+    waiting: int = 0
+
+
 class Judge:
     """Asks, within bounds of time and number. One event loop; call `close` at the end."""
 
@@ -92,6 +111,7 @@ class Judge:
         self._circuit = circuit or Circuit()
         self._slots = asyncio.Semaphore(options.max_concurrency)
         self._cache = JudgementCache(options.cache_bytes)
+        self._flights: dict[str, _Flight] = {}
         self._model = options.model
         self._listed: str | None = None
         self._said: str | None = None
@@ -134,11 +154,12 @@ class Judge:
         return client
 
     async def ask(self, question: str, read: Callable[[str], JudgeOutcome]) -> JudgeOutcome:
-        """The judge's word on one question.
+        """The judge's word on one question. Equal questions at the same time are asked once.
 
         Args:
             question: the user message.
-            read: turns an answer into an outcome; an unknown one is asked again.
+            read: turns an answer into an outcome; an unknown one is asked again. The same for
+                equal questions.
 
         Returns:
             match, mismatch, unknown (no answer could be read) or unavailable. Never raises for
@@ -148,6 +169,24 @@ class Judge:
         if known is not None:
             self._metrics.judge_cache_hits.inc()
             return known
+        flight = self._flights.get(question)
+        if flight is None or flight.task.done():  # one that has failed is not to be joined
+            flight = _Flight(asyncio.create_task(self._decide(question, read)))
+            self._flights[question] = flight
+        else:
+            self._metrics.judge_shared.inc()
+        flight.waiting += 1
+        try:
+            return await asyncio.shield(flight.task)  # whoever goes leaves it to the others
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting:
+                flight.task.cancel()
+                if self._flights.get(question) is flight:
+                    del self._flights[question]
+
+    async def _decide(self, question: str, read: Callable[[str], JudgeOutcome]) -> JudgeOutcome:
+        """Asks within the time of a sample, and remembers what was said."""
         try:
             async with asyncio.timeout(PATIENCE * self._options.timeout_seconds):
                 outcome = await self._ask(question, read)
@@ -197,8 +236,8 @@ class Judge:
                     self._circuit.failure()
                     raise
                 self._metrics.judge_retries.inc()
-                backoff = self._options.backoff_seconds * 2**attempt * random.random()
-                await asyncio.sleep(pause + backoff)
+                mean = self._options.backoff_seconds
+                await asyncio.sleep(pause + backoff(mean, attempt, random.random()))
             else:
                 self._circuit.success()
                 self._said = None

@@ -26,6 +26,11 @@ class VerifierMetrics:
             "Judgements taken from the cache",
             registry=self.registry,
         )
+        self.judge_shared = Counter(
+            "r1reward_verifier_judge_shared",
+            "Judgements that an equal question, asked at the same time, was waited for",
+            registry=self.registry,
+        )
         self.judge_cache_bytes = Gauge(
             "r1reward_verifier_judge_cache_bytes",
             "Memory that remembered judgements take up",

@@ -2,9 +2,9 @@
 """What goes over the wire between trainer and verifier: `POST /v1/rewards`."""
 
 from collections import Counter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
 
 from r1reward_api.base import ApiModel
 from r1reward_trainer.method.reasons import ConsistencyReason, FormatReason, ResultReason
@@ -23,6 +23,17 @@ HostileText = Annotated[str, AfterValidator(as_unicode)]
 """Text of any content, which can be hashed and sent on whatever is in it."""
 
 
+def no_boolean(gold: Any) -> Any:
+    """The value as it is.
+
+    Raises:
+        ValueError: for true, which Python takes for 1.
+    """
+    if isinstance(gold, bool):
+        raise ValueError("must be 1 or 2, not true or false")
+    return gold
+
+
 class Sample(ApiModel):
     """A response to be rewarded."""
 
@@ -30,7 +41,7 @@ class Sample(ApiModel):
     """Comes back with the reward."""
     response: HostileText
     """What the policy wrote, without prompt and end token. Hostile."""
-    gold: Literal[1, 2]
+    gold: Annotated[Literal[1, 2], BeforeValidator(no_boolean)]
     """The better answer."""
 
 
