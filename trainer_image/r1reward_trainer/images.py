@@ -43,7 +43,7 @@ def load_image(data: bytes) -> tuple[Image.Image, bytes]:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
             _check_size(*opened.size)
             plain = _is_plain(opened)
-            image = _to_rgb(opened)
+            image = to_rgb(opened)
     except UnidentifiedImageError as error:
         raise InvalidImage(
             f"{len(data)} bytes beginning with {data[:8]!r} are no PNG, JPEG or WebP file"
@@ -75,7 +75,7 @@ def _is_plain(image: Image.Image) -> bool:
     )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Upright, transparency over white, three channels of 8 bits."""
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16"):  # Pillow would cut instead of scale

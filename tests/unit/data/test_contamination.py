@@ -65,6 +65,21 @@ def test_a_hash_of_what_an_image_looks_like_survives_copying_and_tells_others_ap
         assert all(bits(encoded(image), png(n)) > 2 * LIKE for n in range(number))
 
 
+def test_a_hash_is_of_what_a_model_sees_upright_and_over_white() -> None:
+    shape = Image.new("L", (64, 48), 0)
+    shape.paste(255, (6, 8, 30, 20))
+    shape.paste(255, (40, 4, 50, 44))
+    drawing = Image.new("RGBA", shape.size, (0, 0, 0, 0))
+    drawing.putalpha(shape)
+    flat = Image.new("RGB", shape.size, "white")
+    flat.paste("black", mask=shape)
+    assert bits(encoded(drawing), encoded(flat, "JPEG", quality=90)) <= LIKE
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    lying = encoded(photo(1).rotate(90, expand=True), "JPEG", quality=90, exif=turned)
+    assert bits(lying, encoded(photo(1))) <= LIKE
+
+
 def test_an_image_that_shows_nothing_looks_like_no_other() -> None:
     assert perceptual_hash(encoded(Image.new("RGB", (64, 64), "white"))) is None
 

@@ -7,6 +7,8 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
+from r1reward_trainer.images import to_rgb
+
 LIKE = 8
 """Images whose hashes differ in at most so many of 128 bits count as the same. Of crops of two
 photographs, all halved, stretched, grey and JPEG (quality 50) copies were within 8 and no two
@@ -30,7 +32,7 @@ def perceptual_hash(data: bytes) -> tuple[int, int] | None:
     """
     with Image.open(io.BytesIO(data)) as image:
         image.draft("L", (_DRAFT, _DRAFT))  # lets JPEG be decoded at a fraction of its size
-        grey = image.convert("L")
+        grey = to_rgb(image).convert("L")  # what the model sees: upright, over white
     small = np.asarray(_reduced(grey, _SIDE, _SIDE), dtype=np.float32)
     if small.std() < _PLAIN:
         return None
