@@ -62,6 +62,7 @@ print("rank", d.get_rank(), "sum", t.item())
 def finish(kubernetes: Kubernetes, namespace: str, name: str) -> str:
     """Waits until the pod has ended, asserts that it succeeded, and returns its log."""
     of_pod = (name, "-n", namespace)
+    kubernetes.kubectl("wait", "--for=create", f"pod/{name}", "-n", namespace, "--timeout=30s")
     ended = "--for=jsonpath={.status.containerStatuses[0].state.terminated.reason}"
     try:
         kubernetes.kubectl("wait", "pod", *of_pod, ended, "--timeout=120s")
@@ -143,9 +144,9 @@ def test_two_restricted_workers_of_a_pytorchjob_reduce_over_gloo(
             },
         }
     )
+    logs = [finish(kubernetes, namespace, f"sum-worker-{n}") for n in (0, 1)]
     succeeded = "--for=condition=Succeeded"
-    kubernetes.kubectl("wait", "pytorchjob/sum", "-n", namespace, succeeded, "--timeout=180s")
-    logs = [kubernetes.kubectl("logs", f"sum-worker-{n}", "-n", namespace) for n in (0, 1)]
+    kubernetes.kubectl("wait", "pytorchjob/sum", "-n", namespace, succeeded, "--timeout=60s")
     assert [log.splitlines()[-1] for log in logs] == ["rank 0 sum 3.0", "rank 1 sum 3.0"]
 
 
