@@ -56,6 +56,7 @@ d.init_process_group("gloo")
 t = torch.tensor([d.get_rank() + 1.0])
 d.all_reduce(t)
 print("rank", d.get_rank(), "sum", t.item())
+d.destroy_process_group()  # else its threads may abort the interpreter's end
 """
 
 
