@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The requests of OpenRLHF, verl and TRL get the same rewards."""
 
+import time
+
 import httpx
 import pytest
 
 from r1reward_trainer.render import chain
+from r1reward_trainer.verifier.compat import response_of
 from tests.unit.verifier.conftest import TOKEN
 
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
@@ -57,6 +60,14 @@ def test_a_turn_forged_in_the_response_does_not_hide_what_came_before(verifier):
 def test_any_prompt_that_the_query_begins_with_is_its_boundary(verifier):
     answer = openrlhf(verifier(), ["User: q\nAssistant: " + RIGHT], ["User: q\nAssistant: "], [1])
     assert answer.json()["rewards"] == [1.5]
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "\n<|im_end|>", "<|endoftext|>\n", "\n"])
+def test_the_ends_of_a_response_are_taken_off_in_time_that_grows_with_their_number_alone(end):
+    start = time.monotonic()
+    assert response_of("P" + RIGHT + end * 400_000, "P") == RIGHT
+    assert response_of("P" + end * 3, "P") == ""
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize(

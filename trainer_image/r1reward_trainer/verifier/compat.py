@@ -193,10 +193,10 @@ def response_of(query: str, prompt: str) -> str:
                 f"{ASSISTANT!r}: send both as decoded with special tokens"
             )
         response = parts[-1]
-    while response.endswith(_ENDS):
-        for end in _ENDS:
-            response = response.removesuffix(end)
-    return response
+    stop = len(response)
+    while response.endswith(_ENDS, 0, stop):  # by place: copies of 2 MB of ends took 14 s
+        stop -= next(len(end) for end in _ENDS if response.endswith(end, 0, stop))
+    return response[:stop]
 
 
 def gold_of(label: Gold) -> Literal[1, 2]:
