@@ -78,6 +78,10 @@ def test_the_ends_of_a_response_are_taken_off_in_time_that_grows_with_their_numb
         ({"query": ["a"], "prompts": ["b"], "labels": [1]}, "neither begins with its prompt"),
         ({"query": ["ab"], "prompts": ["a"], "labels": ["7"]}, "gold verdict '7'"),
         ({"query": ["ab"], "prompts": ["a"], "labels": [["1", "2"]]}, "gold verdict"),
+        (
+            {"query": ["ab"], "prompts": ["a"], "labels": ["not <answer>1</answer> but 2"]},
+            "gold verdict 'not <answer>1</answer> but 2'",
+        ),
     ],
 )
 def test_a_request_that_cannot_be_rewarded_is_refused_with_the_remedy(verifier, body, message):
