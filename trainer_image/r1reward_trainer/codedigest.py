@@ -37,6 +37,8 @@ STAGE_CODE: dict[Stage, tuple[str, ...]] = {
     Stage.EVALUATE: (
         "stages/evaluate.py",
         "evaluation",
+        "method/reasons.py",
+        "method/reward.py",
         "method/sampler.py",
         "method/verdict.py",
         "method/voting.py",

@@ -126,9 +126,10 @@ def test_samples_can_be_read_with_their_rewards(lines):
     assert [s["step"] for s in samples] == [1] * 4 + [2] * 4 + [3] * 4
     assert set(samples[0]) == {
         "step", "row", "gold", "response", "tokens", "truncated", "reward", "result", "format",
-        "consistency", "verdict", "judge",
+        "consistency", "verdict", "judge", "reasons",
     }  # fmt: skip
     assert all(1 <= s["tokens"] <= 12 for s in samples)
+    assert all(set(s["reasons"]) == {"result", "format", "consistency"} for s in samples)
 
 
 def test_the_servers_hold_the_last_published_weights(server: RolloutServer, outcome: Outcome):

@@ -2,6 +2,7 @@
 """Images that tests can tell apart."""
 
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,8 +14,8 @@ def photo(number: int, width: int = 96, height: int = 64) -> Image.Image:
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def encoded(image: Image.Image, format: str = "PNG", **settings: int) -> bytes:
-    """The image as a file."""
+def encoded(image: Image.Image, format: str = "PNG", **settings: Any) -> bytes:
+    """The image as a file; the settings are Pillow's."""
     buffer = io.BytesIO()
     image.save(buffer, format, **settings)
     return buffer.getvalue()

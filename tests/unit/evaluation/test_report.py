@@ -15,9 +15,10 @@ from r1reward_trainer.evaluation.report.build import LONGEST_TEXT, render, visib
 from r1reward_trainer.evaluation.report.curves import curves, smoothed
 from r1reward_trainer.evaluation.report.document import Report
 from r1reward_trainer.evaluation.report.pictures import data_uri
-from r1reward_trainer.evaluation.report.transcripts import EACH
+from r1reward_trainer.evaluation.report.transcripts import EACH, choose
+from r1reward_trainer.method.verdict import format_ok
 from tests.unit.evaluation.builders import row, set_row
-from tests.unit.evaluation.reports import metrics_jsonl, pictures, png, report, three_models
+from tests.unit.evaluation.reports import MODELS, metrics_jsonl, pictures, png, report, three_models
 
 HOSTILE = '</pre><script>alert(1)</script><img src=x onerror="a()">{{ 7*7 }}\u202eevil\x00&amp;'
 GIVEN = [row(i, images=(png(),)) for i in range(30)]
@@ -154,6 +155,26 @@ def test_it_shows_charts_samples_and_lineage(plain):
     assert page.text.count("Wrong · row") + page.text.count("Right · row") >= EACH + 1
     assert "sha256:" + "7" * 64 in page.text
     assert "5 MiB" in page.text
+
+
+def test_each_answer_stands_beside_why_it_counts_and_which_rule_its_form_breaks(plain):
+    shown, html = plain
+    text = Page(html).text
+    right = [t.correct for t in shown.transcripts]
+    assert text.count("Result: the verdict is the gold one") == right.count(True) > 0
+    well_formed = "form: <think>…</think><answer>…</answer> and nothing else"
+    formed = [format_ok(t.response) for t in shown.transcripts]
+    assert text.count(well_formed) == formed.count(True) > 0
+
+    sentence = "Response 1, because I say so"
+    said = SAID.set_column(
+        SAID.schema.get_field_index("response"), "response", pa.array([sentence] * len(SAID))
+    )
+    verdicts = pa.nulls(len(said), SAID.schema.field("verdict").type)
+    said = said.set_column(said.schema.get_field_index("verdict"), "verdict", verdicts)
+    broken = report(SAID, GIVEN, transcripts=choose(said, GIVEN, MODELS, 0))
+    text = Page(render(broken, pictures(broken, GIVEN))).text
+    assert text.count("Result: no <answer> · form: no <think>") == len(broken.transcripts) > 0
 
 
 def test_a_report_of_the_base_model_alone_has_no_gains_or_training_curves():

@@ -73,6 +73,7 @@ def test_the_time_to_take_off_the_ends_of_a_response_grows_with_their_number(end
     query = chatml("which?") + RIGHT + end * (2_000_000 // len(end))
     start = time.monotonic()
     assert response_of(query, chatml("which?")) == RIGHT
+    assert response_of("P" + end * 3, "P") == ""
     assert time.monotonic() - start < 40  # cut one by one, two million newlines take minutes
 
 
@@ -89,6 +90,10 @@ def test_any_prompt_that_the_query_begins_with_is_its_boundary(verifier):
         ({"query": ["a"], "prompts": ["b"], "labels": [1]}, "neither begins with its prompt"),
         ({"query": ["ab"], "prompts": ["a"], "labels": ["7"]}, "gold verdict '7'"),
         ({"query": ["ab"], "prompts": ["a"], "labels": [["1", "2"]]}, "gold verdict"),
+        (
+            {"query": ["ab"], "prompts": ["a"], "labels": ["not <answer>1</answer> but 2"]},
+            "gold verdict 'not <answer>1</answer> but 2'",
+        ),
     ],
 )
 def test_a_request_that_cannot_be_rewarded_is_refused_with_the_remedy(verifier, body, message):

@@ -263,7 +263,7 @@ def transcripts(
     rows: Sequence[Row],
     renderer: Renderer,
 ) -> Iterator[dict[str, object]]:
-    """The step's first answers with their rewards. The text in them is hostile."""
+    """The step's first answers with their rewards, and why. The text in them is hostile."""
     for answer, reward in list(zip(answers, rewards, strict=True))[:ANSWERS_KEPT_PER_STEP]:
         row = rows[answer.place]
         yield {
@@ -279,4 +279,5 @@ def transcripts(
             "consistency": reward.consistency,
             "verdict": reward.verdict,
             "judge": reward.judge.value,
+            "reasons": reward.reasons.to_wire(),
         }

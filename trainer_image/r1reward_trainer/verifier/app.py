@@ -23,6 +23,8 @@ from r1reward_trainer.verifier.service import RewardService
 
 API_VERSION = "1"
 MAX_BODY_BYTES = 64 << 20
+_MOST_FAULTS = 10
+_LONGEST_NAME = 100
 
 
 class Health(BaseModel):
@@ -126,8 +128,15 @@ def create_app(
 
 
 async def _malformed(_: Request, error: Exception) -> Response:
-    """422 with place and fault, but without the input: it may be long, and no valid JSON."""
+    """422 with place and fault of the first faults, but without the input: it may be long, and no
+    valid JSON. The name of an unknown field is input, too."""
     if not isinstance(error, RequestValidationError):
         raise error
-    detail = [{"loc": fault["loc"], "msg": fault["msg"]} for fault in error.errors()]
+    detail = [
+        {
+            "loc": [p[:_LONGEST_NAME] if isinstance(p, str) else p for p in fault["loc"]],
+            "msg": fault["msg"],
+        }
+        for fault in error.errors()[:_MOST_FAULTS]
+    ]
     return Response(json.dumps({"detail": detail}), 422, media_type="application/json")

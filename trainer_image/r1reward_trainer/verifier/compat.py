@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from r1reward_trainer.method.verdict import parse_verdict
 from r1reward_trainer.verifier.protocol import MAX_SAMPLES, Reward, Sample, no_boolean
 from r1reward_trainer.verifier.service import RewardService
 
@@ -207,10 +206,10 @@ def gold_of(label: Gold) -> Literal[1, 2]:
         HTTPException: 422, for anything else.
     """
     text = str(label[0] if isinstance(label, list) and len(label) == 1 else label).strip()
-    match parse_verdict(text) or text:
-        case 1 | "1":
+    match text:
+        case "1" | "<answer>1</answer>":
             return 1
-        case 2 | "2":
+        case "2" | "<answer>2</answer>":
             return 2
         case _:
             raise _bad(f"gold verdict {text[:40]!r}: must be 1, 2 or <answer>1</answer>")

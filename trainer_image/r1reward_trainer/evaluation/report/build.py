@@ -14,6 +14,7 @@ from markupsafe import Markup
 from r1reward_trainer.evaluation.figures import Interval
 from r1reward_trainer.evaluation.report.charts import charts
 from r1reward_trainer.evaluation.report.document import Report
+from r1reward_trainer.method.reasons import words
 
 LONGEST_TEXT = 8000
 """Characters of an untrusted text that are shown."""
@@ -64,7 +65,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(visible=visible, interval=_interval, share=_share, size=_size)
+    environment.filters.update(
+        visible=visible, words=words, interval=_interval, share=_share, size=_size
+    )
     return environment
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from r1reward_api.base import ApiModel
 from r1reward_trainer.evaluation.figures import Figures
+from r1reward_trainer.method.reasons import FormatReason, ResultReason
 
 
 class Curve(ApiModel):
@@ -45,6 +46,10 @@ class Transcript(ApiModel):
     """Length of the response."""
     response: str
     """The whole response."""
+    result_reason: ResultReason
+    """Why it is right or wrong, as the verifier would say in training."""
+    format_reason: FormatReason
+    """Whether its form is right: else the first rule that it breaks."""
     others: dict[str, int | None]
     """Verdicts of the earlier models on the same prompt."""
 

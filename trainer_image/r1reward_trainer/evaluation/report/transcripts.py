@@ -11,6 +11,7 @@ from r1reward_trainer.data.rows import Row
 from r1reward_trainer.evaluation.judging import in_order
 from r1reward_trainer.evaluation.predictions import GREEDY
 from r1reward_trainer.evaluation.report.document import Transcript
+from r1reward_trainer.method.reasons import format_reason, result_reason
 
 EACH = 4
 """Right ones, and as many wrong ones."""
@@ -49,6 +50,10 @@ def choose(
                     correct=correct,
                     tokens=record["tokens"],
                     response=record["response"],
+                    result_reason=result_reason(
+                        record["response"], record["verdict"], record["gold"]
+                    ),
+                    format_reason=format_reason(record["response"]),
                     others=_verdicts(greedy, models[:-1], record["row"], record["order"]),
                 )
             )
