@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+import io
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from r1reward_api.constants import Stage
 from r1reward_api.keys import planned_key
@@ -162,6 +165,30 @@ def test_ones_own_chains_are_checked_and_kept_apart_from_the_held_out_images(
     assert all(f"<answer>{r.gold}</answer>" in r.response for r in kept)
 
 
+def test_chains_about_images_that_look_like_held_out_ones_are_named_and_left_out_on_demand(
+    workplace: Workplace, spec: dict[str, Any]
+) -> None:
+    def copied(row: Row) -> Row:
+        file = io.BytesIO()
+        Image.open(io.BytesIO(row.images[0])).save(file, "PNG", compress_level=0)
+        assert file.getvalue() != row.images[0]
+        return replace(row, images=(file.getvalue(),))
+
+    chains = [
+        record(copied(row), response=f"<think>seen</think><answer>{row.gold}</answer>")
+        for row in ROWS
+    ]
+    put_jsonl(workplace, "chains/own.jsonl", chains)
+    spec["data"]["contamination"] = "Remove"
+    outcome = run(workplace, {**spec, "sft": {"chains": f"{workplace.root}/chains/own.jsonl"}})
+    heldout = {r.id for r in open_rows(output(workplace, outcome.manifest, "heldout"))}
+    kept = {r.id for r in open_annotated(output(workplace, outcome.manifest, "chains"))}
+    lines = (output(workplace, outcome.manifest, "quality") / "contamination.jsonl").read_text()
+    named = {line["chain"] for line in map(json.loads, lines.splitlines()) if "chain" in line}
+    assert heldout <= named
+    assert kept == {row.id for row in ROWS} - named
+
+
 def test_each_evaluation_set_is_imported_with_the_benchmarks_ids_and_categories(
     workplace: Workplace, spec: dict[str, Any]
 ) -> None:
@@ -221,7 +248,7 @@ def test_training_rows_that_an_evaluation_set_knows_are_named_and_removed_when_a
 
     report = json.loads((output(workplace, reported, "quality") / "report.json").read_text())
     found = report["contamination"]["sets"]["own"]
-    assert (found["rows"], found["items"]) == (1, 1)
+    assert (found["rows"], found["shared"]) == (1, 1)
     assert found["examples"][0]["item"] == "known"
     assert report["sets"]["own"]["rows"] == 1
     assert report["tokens"]["answer"]["max"] >= 1

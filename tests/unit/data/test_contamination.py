@@ -89,23 +89,59 @@ def test_a_copy_of_an_image_is_found_in_its_set(screen: Screen) -> None:
     other = row(100, images=(png(101), copy))
     assert [(m.set, m.item, m.kind) for m in screen.check(other)] == [("bench", "item 25", "image")]
     assert screen.check(row(100)) == []
-    assert screen.check(row(100, images=(png(3),))) == [Match("heldout", "row 3", "image", 1.0)]
+    assert screen.check(row(100, images=(png(3),))) == [
+        Match("heldout", "row 3", "image", 1.0, (3,))
+    ]
 
 
 def test_a_text_is_found_again_with_another_image_and_in_another_order(screen: Screen) -> None:
     known = row(7)
     turned = row(100, answer1=known.answer2, answer2=f"Well, {known.answer1.upper()}!")
-    assert screen.check(turned) == [Match("heldout", "row 7", "text", 1.0)]
+    assert screen.check(turned) == [Match("heldout", "row 7", "text", 1.0, (7,))]
     part = row(100, answer1=" ".join(known.answer1.split()[:20]))
     assert screen.check(part) == [], "a sixth of a row's text is no copy"
 
 
-def test_the_wording_of_questions_and_short_answers_give_nothing_away() -> None:
-    question = "Look at the picture and answer with one word: which animal is it, please?"
+@pytest.mark.parametrize("rows", [3, 16, 200])
+def test_the_wording_of_questions_and_short_answers_give_nothing_away(rows: int) -> None:
+    question = (
+        "Look at the picture and answer with one word: which animal is it, please? If you cannot "
+        "tell, say so."
+    )
     screen = Screen()
-    for number in range(60):
+    for number in range(rows):
         screen.add("bench", row(number, question=question, answer1="a cat", answer2="a dog"))
-    assert screen.check(row(100, question=question, answer1="a cat", answer2="a dog")) == []
+    assert screen.check(row(900, question=question, answer1="a cat", answer2="a dog")) == []
+
+
+def test_a_question_about_one_image_is_known_although_several_rows_ask_it() -> None:
+    question = (
+        "How many of the people under the red umbrella beside the fountain of the old market "
+        "square carry a bag?"
+    )
+    asked = {"question": question, "answer1": "two", "answer2": "three"}
+    screen = Screen()
+    for number in range(6):
+        screen.add("bench", row(number, images=(png(0),), **asked))
+    for number in range(6, 20):
+        screen.add("bench", row(number))
+    (match,) = screen.check(row(900, **asked))
+    assert (match.kind, set(match.rows)) == ("text", set(range(6)))
+
+
+def test_all_rows_about_an_image_count_when_training_shows_it() -> None:
+    screen = Screen()
+    for number in range(5):
+        screen.add("bench", judged(row(number, images=(png(0),)), "one id"))
+    white = encoded(Image.new("RGB", (64, 64), "white"))
+    for name in ("bench", "other"):
+        screen.add(name, row(5, images=(white,)))
+    findings = Findings({"bench": 6, "other": 1})
+    for number, image in enumerate((png(0), png(0), white)):
+        one = row(100 + number, images=(image,))
+        findings.note(one, screen.check(one))
+    sets = findings.figures()["sets"]
+    assert [(sets[s]["shared"], sets[s]["byImage"]) for s in ("bench", "other")] == [(6, 3), (1, 1)]
 
 
 def test_text_without_spaces_is_compared_sign_by_sign() -> None:
@@ -123,7 +159,7 @@ def test_findings_count_rows_of_either_side_with_their_ids(screen: Screen) -> No
     figures = findings.figures()
     assert figures["rows"] == 3
     bench = figures["sets"]["bench"]
-    assert (bench["rows"], bench["items"], bench["byImage"], bench["byText"]) == (20, 1, 2, 0)
+    assert (bench["rows"], bench["shared"], bench["byImage"], bench["byText"]) == (20, 1, 2, 0)
     assert bench["examples"][0] == {
         "row": "row 101",
         "set": "bench",

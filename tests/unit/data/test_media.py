@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,5 +109,7 @@ def test_an_even_choice_has_the_ends_and_no_item_twice(items: int, most: int) ->
     found = evenly(range(items), most)
     assert len(found) == min(items, most)
     assert found == sorted(set(found))
+    if items > most > 1:
+        assert found == np.linspace(0, items - 1, most, dtype=int).tolist()
     if most > 1 and items:
         assert (found[0], found[-1]) == (0, items - 1)

@@ -61,8 +61,8 @@ def test_the_report_counts_sources_labels_lengths_sizes_and_bad_rows() -> None:
     assert report["longerIsBetter"] == 0.333
     assert (report["repeatedIds"], report["repeatedIdExamples"]) == (1, ["a"])
     assert report["warnings"] == [
-        "gold is 1 in every row as read; the order of the answers is balanced, but check "
-        "that gold was not filled in by default",
+        "gold is 1 in every row as read, as it is in files of chosen and rejected answers; the "
+        "order of the answers is balanced. If the files have a gold of their own, check it",
         "1 rows repeat the id of another row",
     ]
 

@@ -1,7 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
 import pytest
 
-from r1reward_trainer.data.sources import place_of
+from r1reward_trainer.data.objects import Folder
+from r1reward_trainer.data.sources import find_files, place_of, sources_digest
+
+
+@pytest.mark.parametrize("rows", ["rows.jsonl", "rows.parquet"])
+def test_another_image_beside_rows_is_other_content(tmp_path: Path, rows: str) -> None:
+    (tmp_path / rows).write_bytes(b"rows")
+    (tmp_path / "pictures").mkdir()
+
+    def digest() -> str:
+        return sources_digest(
+            find_files("rows", str(tmp_path / rows), lambda uri: Folder(Path(uri)))
+        )
+
+    (tmp_path / "pictures/1.PNG").write_bytes(b"one")
+    first = digest()
+    (tmp_path / "notes.txt").write_bytes(b"no image")
+    assert digest() == first
+    (tmp_path / "pictures/1.PNG").write_bytes(b"another")
+    assert digest() != first
 
 
 @pytest.mark.parametrize(

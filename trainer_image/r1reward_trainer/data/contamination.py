@@ -6,7 +6,7 @@ training data, whose rows pass one by one.
 """
 
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,8 +26,9 @@ _SKETCH = 128
 """Shingles that stand for a judged row: its smallest hashes, a random sample (Broder, 1997)."""
 _FEWEST = 8
 """With fewer shingles a text is too short to be known by: `yes`, `a cat`."""
-_COMMON = 50
-"""A shingle of more judged rows than this belongs to the questions' wording."""
+_COMMON, _COMMON_SHARE = 50, 0.1
+"""A shingle that stands beside more different images of a set than this, or than this share of
+them, belongs to the questions' wording."""
 _EXAMPLES = 10
 
 
@@ -41,19 +42,31 @@ class Match:
         kind: what they share.
         likeness: of an image the bits of 128 that are equal, of a text the share of the judged
             row's that the training row holds; from 0 to 1.
+        rows: numbers of all judged rows of the set that it would give away, in no order: several
+            may be about one image.
     """
 
     set: str
     item: str
     kind: Literal["image", "text"]
     likeness: float
+    rows: tuple[int, ...]
+
+    def figures(self) -> dict[str, Any]:
+        """For the list of all matches."""
+        return {
+            "set": self.set,
+            "item": self.item,
+            "shared": self.kind,
+            "likeness": self.likeness,
+        }
 
 
 @dataclass
 class _Images:
     """Of the judged rows: hashes and whose they are."""
 
-    exact: dict[ImageHash, int] = field(default_factory=dict)
+    exact: dict[ImageHash, list[int]] = field(default_factory=dict)
     shapes: "array[int]" = field(default_factory=lambda: array("Q"))
     steps: "array[int]" = field(default_factory=lambda: array("Q"))
     owners: "array[int]" = field(default_factory=lambda: array("I"))
@@ -69,6 +82,7 @@ class Screen:
         self._sets: list[str] = []
         self._of_set: array[int] = array("H")
         self._items: list[str] = []
+        self._pictures: array[int] = array("Q")
         self._images = _Images()
         self._hashes: array[int] = array("Q")
         self._owners: array[int] = array("I")
@@ -82,6 +96,7 @@ class Screen:
         owner = len(self._items)
         self._items.append(row.item if isinstance(row, SetRow) else row.id)
         self._of_set.append(self._sets.index(name))
+        self._pictures.append(_pictures(row, owner))
         self._add_images(row, owner)
         sketch = shingles((row.question, row.answer1, row.answer2))[:_SKETCH]
         self._hashes.extend(sketch.tolist())
@@ -91,29 +106,30 @@ class Screen:
         """For each set that the row would give away, its closest row there."""
         index = self._index = self._index or self._indexed()
         best: dict[int, tuple[float, int, Literal["image", "text"]]] = {}
+        given_away: defaultdict[int, set[int]] = defaultdict(set)
 
         def note(owners: Sequence[int], likeness: Sequence[float], kind: Literal["image", "text"]):
             for owner, value in zip(owners, likeness, strict=True):
                 of = self._of_set[owner]
+                given_away[of].add(owner)
                 if of not in best or value > best[of][0]:
                     best[of] = (value, owner, kind)
 
         for image in row.images:
-            exact = self._images.exact.get(image_hash(image))
-            if exact is not None:
-                note([exact], [1.0], "image")
+            exact = self._images.exact.get(image_hash(image), [])
+            note(exact, [1.0] * len(exact), "image")
             looks = self._looks(image)
             if looks is not None:
                 note(*index.like(looks), "image")
         note(*index.sharing(shingles((row.question, row.answer1, row.answer2))), "text")
         return [
-            Match(self._sets[of], self._items[owner], kind, round(value, 3))
+            Match(self._sets[of], self._items[owner], kind, round(value, 3), tuple(given_away[of]))
             for of, (value, owner, kind) in sorted(best.items())
         ]
 
     def _add_images(self, row: Row, owner: int) -> None:
         for image in row.images:
-            self._images.exact.setdefault(image_hash(image), owner)
+            self._images.exact.setdefault(image_hash(image), []).append(owner)
             looks = self._looks(image)
             if looks is not None:
                 self._images.shapes.append(looks[0])
@@ -134,8 +150,31 @@ class Screen:
             np.array(self._images.owners, dtype=np.int64),
             np.array(self._hashes, dtype=np.uint64),
             np.array(self._owners, dtype=np.int64),
-            len(self._items),
+            np.array(self._of_set, dtype=np.int64),
+            np.array(self._pictures, dtype=np.uint64),
         )
+
+
+def _pictures(row: Row, owner: int) -> int:
+    """The same for rows about the same images; a row without images is like no other."""
+    images = b"".join(map(image_hash, row.images)) or owner.to_bytes(8, "big")
+    return int.from_bytes(image_hash(images)[:8], "big")
+
+
+def _wording(hashes: Hashes, pictures: Hashes, images: int) -> Hashes:
+    """Of a set's shingles those that stand beside too many different images.
+
+    Args:
+        hashes: of shingles.
+        pictures: of the same length: the images that each stands beside.
+        images: how many different ones the set has.
+    """
+    order = np.lexsort((pictures, hashes))
+    hashes, pictures = hashes[order], pictures[order]
+    new = np.ones(len(hashes), dtype=bool)
+    new[1:] = (hashes[1:] != hashes[:-1]) | (pictures[1:] != pictures[:-1])
+    found, counts = np.unique(hashes[new], return_counts=True)
+    return found[counts > min(_COMMON, max(1, int(images * _COMMON_SHARE)))]
 
 
 class _Index:
@@ -148,15 +187,20 @@ class _Index:
         image_owners: np.ndarray,
         hashes: Hashes,
         owners: np.ndarray,
-        rows: int,
+        of_set: np.ndarray,
+        pictures: Hashes,
     ) -> None:
         self._shapes, self._steps, self._image_owners = shapes, steps, image_owners
+        rare = np.ones(len(hashes), dtype=bool)
+        for one in np.unique(of_set):
+            own = np.flatnonzero(of_set[owners] == one)
+            images = len(np.unique(pictures[of_set == one]))
+            wording = _wording(hashes[own], pictures[owners[own]], images)
+            rare[own] = ~np.isin(hashes[own], wording)
+        hashes, owners = hashes[rare], owners[rare]
         order = np.argsort(hashes, kind="stable")
-        hashes, owners = hashes[order], owners[order]
-        _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-        rare = counts[inverse] <= _COMMON
-        self._hashes, self._owners = hashes[rare], owners[rare]
-        self._sizes = np.bincount(self._owners, minlength=rows)
+        self._hashes, self._owners = hashes[order], owners[order]
+        self._sizes = np.bincount(self._owners, minlength=len(of_set))
 
     def like(self, looks: tuple[int, int]) -> tuple[list[int], list[float]]:
         """Rows with an image that looks the same, and how much."""
@@ -191,10 +235,10 @@ def contamination_warnings(figures: dict[str, Any], removed: bool) -> list[str]:
     """
     done = "were left out" if removed else "stay: see data.contamination"
     return [
-        f"{found['items']} of {found['rows']} rows of {name} share an image or a text with "
+        f"{found['shared']} of {found['rows']} rows of {name} share an image or a text with "
         f"{found['byImage'] + found['byText']} training rows, which {done}"
         for name, found in figures["sets"].items()
-        if found["items"]
+        if found["shared"]
     ]
 
 
@@ -208,7 +252,7 @@ class Findings:
     def __init__(self, sets: dict[str, int]) -> None:
         self._sets = sets
         self._rows: Counter[tuple[str, str]] = Counter()
-        self._items: dict[str, set[bytes]] = {name: set() for name in sets}
+        self._shared: dict[str, set[int]] = {name: set() for name in sets}
         self._examples: dict[str, list[dict[str, Any]]] = {name: [] for name in sets}
         self.rows = 0
         """Training rows with a match."""
@@ -219,27 +263,22 @@ class Findings:
         found = []
         for match in matches:
             self._rows[match.set, match.kind] += 1
-            self._items[match.set].add(image_hash(match.item.encode()))
-            entry = {
-                "row": row.id,
-                "set": match.set,
-                "item": match.item,
-                "shared": match.kind,
-                "likeness": match.likeness,
-            }
+            self._shared[match.set].update(match.rows)
+            entry = {"row": row.id, **match.figures()}
             found.append(entry)
             if len(self._examples[match.set]) < _EXAMPLES:
                 self._examples[match.set].append(entry)
         return found
 
     def figures(self) -> dict[str, Any]:
-        """By set: its rows, training rows that share an image or a text, its items concerned."""
+        """By set: its rows, those of them that training rows would give away, and the training
+        rows that do so by an image or by a text."""
         return {
             "rows": self.rows,
             "sets": {
                 name: {
                     "rows": rows,
-                    "items": len(self._items[name]),
+                    "shared": len(self._shared[name]),
                     "byImage": self._rows[name, "image"],
                     "byText": self._rows[name, "text"],
                     "examples": self._examples[name],

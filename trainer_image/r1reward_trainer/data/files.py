@@ -57,7 +57,8 @@ def read(path: Path, uri: str, columns: Sequence[str], required: Sequence[str]) 
 def _parquet(path: Path, uri: str, columns: Sequence[str], required: Sequence[str]) -> Numbered:
     numbers = count(1)
     try:
-        with pq.ParquetFile(path) as file:
+        # Read in pieces: some writers put all rows into one group, which would be in memory whole.
+        with pq.ParquetFile(path, buffer_size=_CHUNK_BYTES, pre_buffer=False) as file:
             names = file.schema_arrow.names
             if absent := [name for name in required if name not in names]:
                 fault = BadRecord(

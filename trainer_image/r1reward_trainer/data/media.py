@@ -160,9 +160,10 @@ def by_number(name: str) -> tuple[list[int], str]:
 
 
 def evenly(items: Sequence[T], most: int) -> list[T]:
-    """At most so many, evenly spaced, the first and the last among them."""
+    """At most so many, evenly spaced, the first and the last among them: those that the released
+    evaluation takes, `numpy.linspace` with fractions cut off."""
     if len(items) <= most:
         return list(items)
     if most == 1:
         return [items[0]]
-    return [items[round(n * (len(items) - 1) / (most - 1))] for n in range(most)]
+    return [items[n * (len(items) - 1) // (most - 1)] for n in range(most)]

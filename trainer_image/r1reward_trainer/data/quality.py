@@ -132,8 +132,9 @@ def _warnings(figures: dict[str, Any], gold: Counter[int]) -> list[str]:
     warnings = []
     if figures["allOneLabel"]:
         warnings.append(
-            f"gold is {next(iter(gold))} in every row as read; the order of the answers is "
-            "balanced, but check that gold was not filled in by default"
+            f"gold is {next(iter(gold))} in every row as read, as it is in files of chosen and "
+            "rejected answers; the order of the answers is balanced. If the files have a gold of "
+            "their own, check it"
         )
     if figures["repeatedIds"]:
         warnings.append(f"{figures['repeatedIds']} rows repeat the id of another row")

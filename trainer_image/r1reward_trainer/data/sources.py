@@ -149,7 +149,7 @@ def sources_digest(found: list[SourceFile]) -> str:
     Images beside files are part of it, since rows may refer to them.
     """
     listing = [[file.uri, file.bytes, file.etag] for file in found]
-    folders = {file.store.uri(): file.store for file in found if file.name.endswith(files.TEXT)}
+    folders = {file.store.uri(): file.store for file in found}
     for store in folders.values():
         listing += [
             [store.uri(info.key), info.bytes, info.etag]

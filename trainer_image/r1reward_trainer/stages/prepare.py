@@ -49,6 +49,7 @@ from r1reward_trainer.storage.s3 import Store
 logger = logging.getLogger(__name__)
 
 _TICK_ROWS = 100
+_CONTAMINATION = "contamination.jsonl"
 
 
 def run(config: RunConfig, context: StageContext) -> Outcome:
@@ -223,7 +224,7 @@ def _compute(
         spec.data,
         scratch / "train",
         scratch / HELDOUT,
-        quality / "contamination.jsonl",
+        quality / _CONTAMINATION,
         _ticker(context, "comparing training rows with those that are judged"),
     )
     counts = {"train": parts.train, HELDOUT: parts.heldout}
@@ -316,14 +317,19 @@ def _take_in_chains(
         )
     _refuse_too_many_bad(config, context, intake, quality, "sft.chains", sources)
     left_out = contaminated = 0
-    with RowWriter(scratch / "chains", AnnotatedRow) as writer:
+    with (
+        RowWriter(scratch / "chains", AnnotatedRow) as writer,
+        (quality / _CONTAMINATION).open("a") as lines,
+    ):
         for row, images in zip(open_annotated(scratch / "chain-spool"), intake.images, strict=True):
             if not held_images.isdisjoint(images):
                 left_out += 1
                 continue
-            shares = bool(screen.check(row))
-            contaminated += shares
-            if not shares or config.spec.data.contamination == "Report":
+            matches = screen.check(row)
+            contaminated += bool(matches)
+            for match in matches:
+                lines.write(json.dumps({"chain": row.id, **match.figures()}) + "\n")
+            if not matches or config.spec.data.contamination == "Report":
                 writer.write(row)
     if writer.rows == 0:
         raise ConfigurationError(
