@@ -37,8 +37,8 @@ def test_the_rows_are_never_all_in_memory(tmp_path: Path) -> None:
 
 def test_a_parquet_file_of_one_row_group_is_never_whole_in_memory(tmp_path: Path) -> None:
     random, file = np.random.default_rng(0), tmp_path / "rows.parquet"
-    images = pa.array([random.bytes(4000) for _ in range(ROWS)], pa.binary())
-    pq.write_table(pa.table({"id": list(map(str, range(ROWS))), "image": images}), file)
+    images = pa.array([random.bytes(4000) for _ in range(2 * ROWS)], pa.binary())
+    pq.write_table(pa.table({"id": list(map(str, range(2 * ROWS))), "image": images}), file)
     assert pq.ParquetFile(file).num_row_groups == 1
     done = subprocess.run(
         [sys.executable, "-c", READ, str(file)],
@@ -49,5 +49,5 @@ def test_a_parquet_file_of_one_row_group_is_never_whole_in_memory(tmp_path: Path
         timeout=120,
     )
     found = json.loads(done.stdout)
-    assert found["rows"] == ROWS
+    assert found["rows"] == 2 * ROWS
     assert found["bytes"] < file.stat().st_size / 2
