@@ -74,8 +74,8 @@ Start = Callable[[str], Program]
 
 def test_a_program_ends_as_if_it_were_alone(start: Start) -> None:
     program = start("""
-        print("to out")
-        print("to error", file=sys.stderr)
+        sys.stdout.write("to out\\n")  # print would write the line in two pieces
+        sys.stderr.write("to error\\n")
         subprocess.run(["echo", "of a child"])
         sys.exit(78)
     """)
@@ -133,8 +133,8 @@ def test_a_signal_without_a_handler_ends_both_by_it(start: Start) -> None:
 
 def test_the_kept_output_outlives_a_kill_of_everything(start: Start) -> None:
     program = start("""
-        print("about to die")
-        print("ready", file=sys.stderr)
+        sys.stdout.write("about to die\\n")  # print would write the line in two pieces
+        sys.stderr.write("ready\\n")
         signal.pause()
     """)
     assert program.process.stderr is not None
