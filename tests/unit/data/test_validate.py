@@ -99,6 +99,16 @@ def test_rows_are_compared_with_evaluation_sets(folder: Path) -> None:
     assert "r1 and b1: image, 100 % alike" in text
 
 
+def test_a_row_has_no_more_images_than_a_runtime_takes_unless_it_is_said_to(
+    tmp_path: Path,
+) -> None:
+    write_rows(tmp_path, [Row("a", "q", "one", "two", 1, (png(0), png(1)), "")], Row)
+    report = validate(Options(uris=[f"{tmp_path}/*.parquet"]))
+    (example,) = report["badRowExamples"]
+    assert "serving.imagesPerPrompt is 1" in example["detail"]
+    assert validate(Options(uris=[f"{tmp_path}/*.parquet"], max_images=2))["badRows"] == 0
+
+
 def test_lengths_are_counted_in_a_models_tokens(tmp_path: Path) -> None:
     build_processor().save_pretrained(tmp_path / "model")
     write_rows(tmp_path, [Row("a", "q", "zero", "two two", 1, (png(0),), "")], Row)

@@ -183,6 +183,16 @@ def test_an_image_that_cannot_be_used_is_named_by_its_number(site: Site):
     assert fault["loc"] == ["body", "images", 1]
 
 
+def test_a_refusal_repeats_little_of_what_was_sent(site: Site):
+    refused = httpx.post(
+        f"{site.front(site.server())}/v1/score",
+        json={f"{n}{'x' * 10_000}": n for n in range(50)},
+        headers=AUTHORISED,
+    )
+    assert refused.status_code == 422
+    assert len(refused.content) < 5_000
+
+
 def test_a_body_without_its_type_is_refused_with_the_remedy(site: Site):
     url = site.front(site.server())
     given = {**AUTHORISED, "Content-Type": "text/plain"}

@@ -23,6 +23,7 @@ from r1reward_trainer.scoring.places import NoPlace
 from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse
 from r1reward_trainer.scoring.readiness import NotReady
 from r1reward_trainer.verifier.guard import RETRY_SECONDS, Guard
+from r1reward_trainer.verifier.malformed import malformed
 
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/metrics"})
 """Without the token: probes, and the page, which asks for it."""
@@ -80,7 +81,7 @@ def create_app(
         max_bodies_bytes=front.limits.bodies_bytes,
     )
     app.add_middleware(_Counted, note=lambda status: _count(front, status))
-    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(RequestValidationError, malformed)
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
@@ -213,20 +214,3 @@ def _fault(status: int, message: str, retry_after: int | None = None) -> Respons
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     body = Fault(error=message).model_dump_json()
     return Response(body, status, headers=headers, media_type="application/json")
-
-
-async def _malformed(_: Request, error: Exception) -> Response:
-    """422 with place and fault, but without the input: it may be long, and no valid JSON."""
-    if not isinstance(error, RequestValidationError):
-        raise error
-    detail = [
-        {"loc": fault["loc"], "msg": _told(fault), "type": fault["type"]}
-        for fault in error.errors()
-    ]
-    return Response(json.dumps({"detail": detail}), 422, media_type="application/json")
-
-
-def _told(fault: dict[str, Any]) -> str:
-    if fault["type"] == "model_attributes_type" and fault["loc"] == ("body",):
-        return "must be a JSON object, sent with Content-Type: application/json"
-    return fault["msg"]

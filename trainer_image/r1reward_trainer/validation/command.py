@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.job import Columns, Format
+from r1reward_api.resource.runtime import ModelServing
 from r1reward_trainer.outcome import ConfigurationError
 
 if TYPE_CHECKING:  # reads what every container's start would otherwise wait for
@@ -47,7 +48,12 @@ def add_parser(verbs: Any) -> None:
         help="an evaluation set with which the rows must share nothing; may be repeated",
     )
     parser.add_argument("--model", help="folder with a tokenizer, for lengths in tokens")
-    parser.add_argument("--max-images", type=int, default=32, help="most images in a row")
+    parser.add_argument(
+        "--max-images",
+        type=int,
+        default=ModelServing().images_per_prompt,
+        help="most images in a row: the runtime's serving.imagesPerPrompt (%(default)s)",
+    )
     parser.add_argument("--max-rows", type=int, help="read only the first rows")
     parser.add_argument("--max-bad-rows", type=int, default=0, help="how many may be bad")
     parser.add_argument("--quarantine", help="file to write all bad rows to, as JSONL")

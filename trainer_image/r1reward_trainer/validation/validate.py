@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from r1reward_api.resource.job import Columns, Format
+from r1reward_api.resource.runtime import ModelServing
 from r1reward_trainer.data.contamination import Findings, Screen, contamination_warnings
 from r1reward_trainer.data.formats.registry import importer_of
 from r1reward_trainer.data.intake import Intake, take_in
@@ -33,7 +34,7 @@ class Options:
         format, columns, image_prefix: as in the job's data.preferences.
         sets: URI and format of evaluation sets, by name.
         model: folder with a tokenizer; None: no lengths in tokens.
-        max_images: most images in a row.
+        max_images: most images in a row, as the runtime's serving.imagesPerPrompt.
         max_rows: reads only the first rows.
         max_bad_rows: how many rows may be bad.
         quarantine: file that gets all bad rows.
@@ -45,7 +46,7 @@ class Options:
     image_prefix: str | None = None
     sets: Mapping[str, tuple[str, Format]] = field(default_factory=dict)
     model: str | None = None
-    max_images: int = 32
+    max_images: int = ModelServing().images_per_prompt
     max_rows: int | None = None
     max_bad_rows: int = 0
     quarantine: str | None = None

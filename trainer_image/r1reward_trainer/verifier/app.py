@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verifier's HTTP application."""
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response, Security
+from fastapi import APIRouter, FastAPI, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBasic, HTTPBearer
@@ -18,13 +17,12 @@ from r1reward_rollout.tail import served
 from r1reward_trainer.logs.pod import PATH as LOGS_PATH
 from r1reward_trainer.verifier.compat import compat_router
 from r1reward_trainer.verifier.guard import Guard
+from r1reward_trainer.verifier.malformed import malformed
 from r1reward_trainer.verifier.protocol import RewardsRequest, RewardsResponse
 from r1reward_trainer.verifier.service import RewardService
 
 API_VERSION = "1"
 MAX_BODY_BYTES = 64 << 20
-_MOST_FAULTS = 10
-_LONGEST_NAME = 100
 
 
 class Health(BaseModel):
@@ -95,7 +93,7 @@ def create_app(
         redoc_url=None,
     )
     app.add_middleware(Guard, token=token, max_body_bytes=max_body_bytes)
-    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(RequestValidationError, malformed)
 
     @app.get("/health", tags=["operation"])
     async def health() -> Health:
@@ -125,18 +123,3 @@ def create_app(
 
     app.include_router(guarded)
     return app
-
-
-async def _malformed(_: Request, error: Exception) -> Response:
-    """422 with place and fault of the first faults, but without the input: it may be long, and no
-    valid JSON. The name of an unknown field is input, too."""
-    if not isinstance(error, RequestValidationError):
-        raise error
-    detail = [
-        {
-            "loc": [p[:_LONGEST_NAME] if isinstance(p, str) else p for p in fault["loc"]],
-            "msg": fault["msg"],
-        }
-        for fault in error.errors()[:_MOST_FAULTS]
-    ]
-    return Response(json.dumps({"detail": detail}), 422, media_type="application/json")
