@@ -108,7 +108,7 @@ bench-evaluate: env ## pairs a second of evaluate beside a batch-1 generate loop
 ROWS ?= 1000000
 
 .PHONY: bench-rows
-bench-rows: env ## peak of memory of a million rows through prepare (15 min; ROWS=n)
+bench-rows: env ## peak of memory of a million rows through prepare (ROWS=n)
 	$(RUN) -m tests.bench.rows --rows $(ROWS)
 
 .PHONY: bench-gpu

@@ -248,7 +248,7 @@ def test_training_rows_that_an_evaluation_set_knows_are_named_and_removed_when_a
 
     report = json.loads((output(workplace, reported, "quality") / "report.json").read_text())
     found = report["contamination"]["sets"]["own"]
-    assert (found["rows"], found["shared"]) == (1, 1)
+    assert (found["rows"], found["givenAway"]) == (1, 1)
     assert found["examples"][0]["item"] == "known"
     assert report["sets"]["own"]["rows"] == 1
     assert report["tokens"]["answer"]["max"] >= 1

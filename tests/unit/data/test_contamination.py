@@ -141,7 +141,10 @@ def test_all_rows_about_an_image_count_when_training_shows_it() -> None:
         one = row(100 + number, images=(image,))
         findings.note(one, screen.check(one))
     sets = findings.figures()["sets"]
-    assert [(sets[s]["shared"], sets[s]["byImage"]) for s in ("bench", "other")] == [(6, 3), (1, 1)]
+    assert [(sets[s]["givenAway"], sets[s]["byImage"]) for s in ("bench", "other")] == [
+        (6, 3),
+        (1, 1),
+    ]
 
 
 def test_text_without_spaces_is_compared_sign_by_sign() -> None:
@@ -159,7 +162,7 @@ def test_findings_count_rows_of_either_side_with_their_ids(screen: Screen) -> No
     figures = findings.figures()
     assert figures["rows"] == 3
     bench = figures["sets"]["bench"]
-    assert (bench["rows"], bench["shared"], bench["byImage"], bench["byText"]) == (20, 1, 2, 0)
+    assert (bench["rows"], bench["givenAway"], bench["byImage"], bench["byText"]) == (20, 1, 2, 0)
     assert bench["examples"][0] == {
         "row": "row 101",
         "set": "bench",

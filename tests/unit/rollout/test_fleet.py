@@ -31,7 +31,7 @@ from tests.unit.rollout.asking import (
     weights,
 )
 from tests.unit.rollout.conftest import Site
-from tests.unit.rollout.protocol_server import BASE
+from tests.unit.rollout.protocol_server import BASE, ProtocolServer
 
 # --- prompts ---
 
@@ -59,6 +59,12 @@ def test_a_server_never_has_more_prompts_than_allowed_and_the_load_is_even(site:
     assert [server.most_in_flight for server in servers] == [3, 3]
 
 
+def await_probes(times: int, *servers: ProtocolServer) -> None:
+    """Waits until each has been looked at so many times more."""
+    seen = [server.probes for server in servers]
+    eventually(lambda: all(s.probes > n + times for s, n in zip(servers, seen, strict=True)))
+
+
 def test_what_a_server_has_at_once_grows_until_something_waits_in_it(site: Site) -> None:
     servers = [site.server(1, capacity=12), site.server(2, capacity=100)]
     fleet = site.fleet(first_in_flight_per_server=2, max_in_flight_per_server=32)
@@ -67,8 +73,7 @@ def test_what_a_server_has_at_once_grows_until_something_waits_in_it(site: Site)
         server.hold()
     results = in_background(lambda: fleet.generate(prompts(100)))
     eventually(lambda: [server.in_flight for server in servers] == [16, 32])
-    seen = [server.probes for server in servers]
-    eventually(lambda: all(s.probes > n + 8 for s, n in zip(servers, seen, strict=True)))
+    await_probes(8, *servers)
     for server in servers:
         server.release()
     assert answered(results.result(10)) == (ids(100), {"1-0-a"})
@@ -82,14 +87,13 @@ def test_what_a_server_has_at_once_shrinks_while_more_waits_in_it_than_runs(site
     server.hold()
     results = in_background(lambda: fleet.generate(prompts(16)))
     eventually(lambda: server.in_flight == 16)
-    seen = server.probes
-    eventually(lambda: server.probes > seen + 12)
+    await_probes(12, server)
     server.release()
     results.result(10)
     server.hold()
     results = in_background(lambda: fleet.generate(prompts(16)))
-    seen = server.probes
-    eventually(lambda: server.in_flight > 0 and server.probes > seen + 3)
+    await_probes(3, server)
+    eventually(lambda: server.in_flight > 0)
     assert server.in_flight <= 2
     server.release()
     assert answered(results.result(10)) == (ids(16), {"1-0-a"})
@@ -104,8 +108,7 @@ def test_a_server_that_does_not_tell_its_queue_has_as_many_prompts_as_in_the_beg
     server.hold()
     results = in_background(lambda: fleet.generate(prompts(11)))
     eventually(lambda: server.in_flight == 3)
-    seen = server.probes
-    eventually(lambda: server.probes > seen + 8)
+    await_probes(8, server)
     server.release()
     assert answered(results.result(10)) == (ids(11), {"1-0-a"})
     assert server.most_in_flight == 3
@@ -179,8 +182,7 @@ def test_a_server_whose_engine_is_too_busy_to_tell_its_weights_keeps_its_prompts
     results = in_background(lambda: fleet.generate(prompts(3)))
     eventually(lambda: server.in_flight == 3)
     server.silent = {"/weight_info"}
-    seen = server.probes
-    eventually(lambda: server.probes > seen + 8)
+    await_probes(8, server)
     server.release()
     assert answered(results.result(10)) == (ids(3), {"1-0-a"})
     assert server.calls.count("/inference/v1/generate") == 3

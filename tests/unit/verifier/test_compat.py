@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The requests of OpenRLHF, verl and TRL get the same rewards."""
 
-import time
-
 import httpx
 import pytest
 
@@ -68,13 +66,12 @@ def test_true_is_no_gold_verdict(verifier):
     assert post(url, "/v1/rewards", {"samples": [sample]}).status_code == 422
 
 
+@pytest.mark.timeout(60)  # a copy of the text for each end would take longer
 @pytest.mark.parametrize("end", ["\n", "<|im_end|>\n", "<|endoftext|>"])
 def test_the_time_to_take_off_the_ends_of_a_response_grows_with_their_number(end):
     query = chatml("which?") + RIGHT + end * (2_000_000 // len(end))
-    start = time.monotonic()
     assert response_of(query, chatml("which?")) == RIGHT
     assert response_of("P" + end * 3, "P") == ""
-    assert time.monotonic() - start < 40  # cut one by one, two million newlines take minutes
 
 
 def test_any_prompt_that_the_query_begins_with_is_its_boundary(verifier):

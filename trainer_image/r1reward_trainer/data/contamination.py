@@ -235,10 +235,10 @@ def contamination_warnings(figures: dict[str, Any], removed: bool) -> list[str]:
     """
     done = "were left out" if removed else "stay: see data.contamination"
     return [
-        f"{found['shared']} of {found['rows']} rows of {name} share an image or a text with "
+        f"{found['givenAway']} of {found['rows']} rows of {name} share an image or a text with "
         f"{found['byImage'] + found['byText']} training rows, which {done}"
         for name, found in figures["sets"].items()
-        if found["shared"]
+        if found["givenAway"]
     ]
 
 
@@ -252,7 +252,7 @@ class Findings:
     def __init__(self, sets: dict[str, int]) -> None:
         self._sets = sets
         self._rows: Counter[tuple[str, str]] = Counter()
-        self._shared: dict[str, set[int]] = {name: set() for name in sets}
+        self._given_away: dict[str, set[int]] = {name: set() for name in sets}
         self._examples: dict[str, list[dict[str, Any]]] = {name: [] for name in sets}
         self.rows = 0
         """Training rows with a match."""
@@ -263,7 +263,7 @@ class Findings:
         found = []
         for match in matches:
             self._rows[match.set, match.kind] += 1
-            self._shared[match.set].update(match.rows)
+            self._given_away[match.set].update(match.rows)
             entry = {"row": row.id, **match.figures()}
             found.append(entry)
             if len(self._examples[match.set]) < _EXAMPLES:
@@ -278,7 +278,7 @@ class Findings:
             "sets": {
                 name: {
                     "rows": rows,
-                    "shared": len(self._shared[name]),
+                    "givenAway": len(self._given_away[name]),
                     "byImage": self._rows[name, "image"],
                     "byText": self._rows[name, "text"],
                     "examples": self._examples[name],

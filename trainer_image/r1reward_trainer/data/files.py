@@ -15,8 +15,7 @@ from r1reward_api.reasons import Reason
 from r1reward_trainer.data.schema import BadReason, BadRecord, Record
 from r1reward_trainer.outcome import ConfigurationError
 
-TEXT = (".jsonl", ".json", ".csv")
-SUFFIXES = (".parquet", *TEXT)
+SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 MAX_RECORD_BYTES = 256 * 2**20
 """Of a line of JSONL, or of an object in a JSON list, images included."""
 _CHUNK_BYTES = 2**20

@@ -42,8 +42,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"sources        {_named(report['sources']).strip(' ()')}"
     for name, matches in report.get("contamination", {}).get("sets", {}).items():
         yield (
-            f"against {name}: {matches['shared']} of its {matches['rows']} rows are given away by "
-            f"{matches['byImage']} rows through an image, by {matches['byText']} through text"
+            f"against {name}: {matches['givenAway']} of its {matches['rows']} rows are given away "
+            f"by {matches['byImage']} rows through an image, by {matches['byText']} through text"
         )
         for entry in matches["examples"][:_SHOWN_MATCHES]:
             yield (
