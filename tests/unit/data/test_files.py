@@ -71,6 +71,13 @@ def test_csv_is_read_by_its_header_with_the_line_of_each_record(tmp_path: Path) 
         read(path)
 
 
+def test_a_quote_that_is_never_closed_does_not_swallow_the_rest_of_a_csv(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text('a,b\n1,2\n3,"4\n5,6\n7,8\n')
+    with pytest.raises(ConfigurationError, match=r"x\.csv: a quote .* begins in line 3 is never"):
+        read(path)
+
+
 def test_of_a_table_only_what_is_needed_is_read(tmp_path: Path) -> None:
     table = pa.table({"a": [1, 2], "big": [b"x" * 100, b"y"], "s": [{"bytes": b"i"}, None]})
     pq.write_table(table, tmp_path / "x.parquet")

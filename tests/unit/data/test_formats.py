@@ -62,6 +62,13 @@ def test_the_answers_of_the_releases_rl_rows_are_found_in_the_prompt(end: str) -
     }
 
 
+@pytest.mark.parametrize("image", ["a.png", ["a.png"], {"bytes": b"i", "path": None}])
+def test_the_image_of_an_rl_row_may_stand_beside_the_message(image: Any) -> None:
+    message = [{"content": PROMPT.format(end="")}]
+    (kept,) = the_pair("R1Reward", rl_record(message=message, image=image))["images"]
+    assert kept == (image[0] if isinstance(image, list) else image)
+
+
 @pytest.mark.parametrize(
     ("record", "words"),
     [

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.normalizers import NFC
 
 from r1reward_api.resource.job import DataSpec, PreferenceSource
 from r1reward_trainer.data.prompts import PromptCheck
@@ -46,3 +48,14 @@ def test_the_quick_check_never_disagrees_with_the_renderer(
         assert error.value.reason is BadReason.PROMPT_TOO_LONG
     else:
         check(row)
+
+
+def test_a_text_that_grows_as_a_tokenizer_composes_it_is_not_let_through(tmp_path: Path) -> None:
+    processor = build_processor()
+    processor.tokenizer.backend_tokenizer.normalizer = NFC()  # as Qwen's
+    processor.save_pretrained(tmp_path)
+    check = PromptCheck(tmp_path, DATA.model_copy(update={"max_prompt_tokens": 400}))
+    check(ROW)
+    check(replace(ROW, question="\u0958" * 60))
+    with pytest.raises(BadRecord):  # three bytes each as written, six as they are read
+        check(replace(ROW, question="\u0958" * 64))

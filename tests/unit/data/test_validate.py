@@ -145,3 +145,28 @@ def test_a_wrong_argument_is_named_with_the_remedy(arguments: dict[str, Any], wo
     }  # fmt: skip
     with pytest.raises(ConfigurationError, match=words):
         options(argparse.Namespace(**{**given, **arguments}))
+
+
+def test_a_prompt_that_a_job_calls_too_long_is_a_bad_row(tmp_path: Path) -> None:
+    build_processor().save_pretrained(tmp_path / "model")
+    rows = [
+        Row("fits", "q", "one", "two", 1, (png(0),), ""),
+        Row("long", "q" * 400, "one", "two", 2, (png(1),), ""),
+    ]
+    write_rows(tmp_path, rows, Row)
+    data = {"preferences": [{"uri": "s3://data/x.parquet"}], "maxPromptTokens": 400}
+    data |= {"promptTemplate": "{question} {answer1} {answer2}", "minPixels": 784}
+    job = tmp_path / "job.yaml"
+    job.write_text(json.dumps({"kind": "R1RewardJob", "spec": {"data": data}}))
+    done = r1(f"{tmp_path}/*.parquet", "--job", str(job), "--model", str(tmp_path / "model"))
+    assert done.returncode == 1, done.stderr
+    assert "rows           1 good, 1 bad (1 prompt-too-long)" in done.stdout
+    assert "data.maxPromptTokens allows 400" in done.stdout
+
+    done = r1(f"{tmp_path}/*.parquet", "--job", str(job))
+    assert (done.returncode, "need --model" in done.stderr) == (78, True)
+    job.write_text(json.dumps({"spec": {"data": data | {"maxPromptTokens": 1}}}))
+    done = r1(f"{tmp_path}/*.parquet", "--job", str(job), "--model", str(tmp_path / "model"))
+    assert (done.returncode, "spec.data.maxPromptTokens" in done.stderr) == (78, True)
+    done = r1(f"{tmp_path}/*.parquet", "--job", str(tmp_path / "absent.yaml"))
+    assert (done.returncode, "is no manifest of one R1RewardJob" in done.stderr) == (78, True)

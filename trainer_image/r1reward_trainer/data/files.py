@@ -21,6 +21,8 @@ MAX_RECORD_BYTES = 256 * 2**20
 _CHUNK_BYTES = 2**20
 _BATCH_ROWS = 64
 _SHOWN_CHARACTERS = 300
+_CSV_ENDS_INSIDE = "unexpected end of data"
+"""How Python's strict reader says that a file ends within quotes."""
 
 RecordOrFault = Record | BadRecord
 Numbered = Iterator[tuple[int, RecordOrFault]]
@@ -167,11 +169,18 @@ def _csv(path: Path, uri: str) -> Numbered:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             while True:
+                start = reader.line_num + 1
                 try:
                     record = next(reader)
                 except StopIteration:
                     return
                 except csv.Error as error:
+                    if str(error) == _CSV_ENDS_INSIDE:  # who knows how many rows that swallowed
+                        raise ConfigurationError(
+                            Reason.INVALID_DATA,
+                            f"{uri}: a quote in the record that begins in line {start} is never "
+                            "closed; nothing after it can be read. Close it",
+                        ) from error
                     yield reader.line_num, BadRecord(BadReason.NOT_CSV, str(error)[:200])
                     continue
                 yield reader.line_num, _cells(record)

@@ -2,6 +2,7 @@
 """Whether prompts can be made for a model, and whether a row's fits into the lengths allowed."""
 
 import io
+import unicodedata
 from pathlib import Path
 
 from PIL import Image
@@ -48,8 +49,8 @@ class PromptCheck:
     """Raises BadRecord for a row that the model cannot take.
 
     Rendering decodes and resizes every image, which is slow. So a row is rendered only when
-    an upper bound of its length is over the limit: a byte-level token covers at least a byte,
-    and the pixels of an image are limited.
+    an upper bound of its length is over the limit: texts have at most a token a byte, and the
+    pixels of an image are limited.
 
     Args:
         model: folder with tokenizer and processor.
@@ -75,7 +76,7 @@ class PromptCheck:
             self._fixed = len(prompt.token_ids)
 
     def _bound(self, row: Row) -> int:
-        texts = sum(len(text.encode()) for text in (row.question, row.answer1, row.answer2))
+        texts = sum(map(_most_tokens, (row.question, row.answer1, row.answer2)))
         return texts + len(row.images) * self._image_bound
 
 
@@ -98,8 +99,8 @@ class ChainCheck:
     def __call__(self, row: AnnotatedRow) -> None:
         """Raises BadRecord when either is too long."""
         self._check_prompt(row)
-        if self._longest_prompt + len(row.response.encode()) < self._limit:
-            return  # a byte-level token covers at least a byte; one more ends the response
+        if self._longest_prompt + _most_tokens(row.response) < self._limit:
+            return  # one more ends the response
         prompt = self._renderer.prompt(row.question, row.answer1, row.answer2, row.images)
         tokens, response = len(prompt.token_ids), len(self._renderer.response_ids(row.response))
         if tokens + response > self._limit:
@@ -108,3 +109,9 @@ class ChainCheck:
                 f"prompt and response have {tokens} + {response} tokens; the runtime's "
                 f"serving.maxModelLength is {self._limit}",
             )
+
+
+def _most_tokens(text: str) -> int:
+    """No text has more tokens than this: each covers at least a byte, of the text or of its
+    composed form (NFC), which a tokenizer may read instead and which can be the longer one."""
+    return max(len(text.encode()), len(unicodedata.normalize("NFC", text).encode()))

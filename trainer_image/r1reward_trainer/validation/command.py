@@ -4,12 +4,13 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
 from r1reward_api.reasons import Reason
-from r1reward_api.resource.job import Columns, Format
+from r1reward_api.resource.job import Columns, DataSpec, Format
 from r1reward_api.resource.runtime import ModelServing
 from r1reward_trainer.outcome import ConfigurationError
 
@@ -22,6 +23,7 @@ Exit code 1: more rows are bad than --max-bad-rows allows, or none is good.
   r1 data validate rows/*.parquet
   r1 data validate all_data.json --format MultimodalRewardBench
   r1 data validate s3://data/pairs.csv --columns question=prompt,chosen=good,rejected=bad
+  r1 data validate rows/*.parquet --job r1rewardjob.yaml --model Qwen2.5-VL-3B-Instruct
   r1 data validate rlaif/*.parquet --format RLAIFV --set vl=vl.parquet,VLRewardBench
 """
 
@@ -48,6 +50,12 @@ def add_parser(verbs: Any) -> None:
         help="an evaluation set with which the rows must share nothing; may be repeated",
     )
     parser.add_argument("--model", help="folder with a tokenizer, for lengths in tokens")
+    parser.add_argument(
+        "--job",
+        metavar="FILE",
+        help="manifest of an R1RewardJob: what its spec.data calls too long for a prompt is a bad "
+        "row; needs --model",
+    )
     parser.add_argument(
         "--max-images",
         type=int,
@@ -95,6 +103,7 @@ def options(arguments: argparse.Namespace) -> "Options":
         image_prefix=arguments.image_prefix,
         sets=dict(map(_set, arguments.set)),
         model=arguments.model,
+        prompts=_prompts(arguments.job),
         max_images=arguments.max_images,
         max_rows=arguments.max_rows,
         max_bad_rows=arguments.max_bad_rows,
@@ -113,6 +122,25 @@ def _columns(text: str | None) -> Columns | None:
     except ValidationError as error:
         names = ", ".join(Columns.model_fields)
         raise _wrong(f"--columns {error.errors()[0]['loc'][0]}: the names are {names}") from error
+
+
+def _prompts(job: str | None) -> DataSpec | None:
+    if job is None:
+        return None
+    import yaml
+
+    try:
+        found = yaml.safe_load(Path(job).read_text())
+        return DataSpec.model_validate(found["spec"]["data"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, ("spec", "data", *first["loc"])))
+        raise _wrong(f"--job {job}: {place}: {first['msg']}") from error
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise _wrong(
+            f"--job {job} is no manifest of one R1RewardJob ({type(error).__name__}: "
+            f"{str(error)[:200]})"
+        ) from error
 
 
 def _set(text: str) -> tuple[str, tuple[str, Format]]:

@@ -4,13 +4,14 @@
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from r1reward_api.resource.job import Columns, Format
+from r1reward_api.reasons import Reason
+from r1reward_api.resource.job import Columns, DataSpec, Format
 from r1reward_api.resource.runtime import ModelServing
 from r1reward_trainer.data.contamination import Findings, Screen, contamination_warnings
 from r1reward_trainer.data.formats.registry import importer_of
@@ -20,6 +21,7 @@ from r1reward_trainer.data.rows import Row, SetRow
 from r1reward_trainer.data.schema import parse_row, parse_set_row
 from r1reward_trainer.data.sources import Source, find_files
 from r1reward_trainer.data.tokens import token_counter
+from r1reward_trainer.outcome import ConfigurationError
 
 _BAD_EXAMPLES = 50
 _TICK_ROWS = 10_000
@@ -34,6 +36,8 @@ class Options:
         format, columns, image_prefix: as in the job's data.preferences.
         sets: URI and format of evaluation sets, by name.
         model: folder with a tokenizer; None: no lengths in tokens.
+        prompts: template and limits of a job, whose longer prompts are bad rows; needs a model
+            folder with a processor. None: prompts may be of any length.
         max_images: most images in a row, as the runtime's serving.imagesPerPrompt.
         max_rows: reads only the first rows.
         max_bad_rows: how many rows may be bad.
@@ -46,6 +50,7 @@ class Options:
     image_prefix: str | None = None
     sets: Mapping[str, tuple[str, Format]] = field(default_factory=dict)
     model: str | None = None
+    prompts: DataSpec | None = None
     max_images: int = ModelServing().images_per_prompt
     max_rows: int | None = None
     max_bad_rows: int = 0
@@ -67,17 +72,18 @@ def validate(options: Options) -> dict[str, Any]:
         name: Source(find_files(f"--set {name}", uri, open_objects), importer_of(format))
         for name, (uri, format) in options.sets.items()
     }
+    check = _check(options)
     count_tokens = token_counter(Path(options.model)) if options.model else None
     with tempfile.TemporaryDirectory(prefix="r1-validate-") as folder:
         scratch = Path(folder)
         screen, judged = Screen(), {}
         for name, source in sets.items():
-            judged[name] = _read_set(options, name, source, screen, scratch)
+            judged[name] = _read_set(options, name, source, check, screen, scratch)
         findings = Findings({name: intake.quality.rows for name, intake in judged.items()})
         intake = take_in(
             sources,
             lambda record, media: parse_row(record, options.max_images, media),
-            _any,
+            check,
             (lambda row: findings.note(row, screen.check(row))) if sets else _any,
             scratch / "bad-rows.jsonl",
             scratch,
@@ -112,20 +118,40 @@ def verdict(report: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _read_set(options: Options, name: str, source: Source, screen: Screen, scratch: Path) -> Intake:
+def _read_set(
+    options: Options,
+    name: str,
+    source: Source,
+    check: Callable[[Row], None],
+    screen: Screen,
+    scratch: Path,
+) -> Intake:
     def write(row: SetRow) -> None:
         screen.add(name, row)
 
     return take_in(
         [source],
         lambda record, media: parse_set_row(record, options.max_images, media),
-        _any,
+        check,
         write,
         scratch / "bad-rows.jsonl",
         scratch,
         None,
         _tick,
     )
+
+
+def _check(options: Options) -> Callable[[Row], None]:
+    if options.prompts is None:
+        return _any
+    if options.model is None:
+        raise ConfigurationError(
+            Reason.INVALID_SPEC,
+            "--job: the lengths of prompts need --model, a folder with tokenizer and processor",
+        )
+    from r1reward_trainer.data.prompts import PromptCheck  # takes seconds, rarely wanted
+
+    return PromptCheck(Path(options.model), options.prompts)
 
 
 def _any(_: Row) -> None:

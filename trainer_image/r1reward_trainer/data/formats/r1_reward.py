@@ -30,10 +30,11 @@ def rows(record: Record) -> list[Record]:
     Raises:
         BadRecord: when the prompt has not each heading once, or the answer is not 1 or 2.
     """
-    text, images = _message(need(record, "message"))
+    text, paths = _message(need(record, "message"))
     first, second = split_prompt(text)
+    images: list[Any] = paths
     if not images and record.get("image") is not None:
-        images = [ImagePath(one) for one in [record["image"]] if isinstance(one, str)]
+        images = _images(record["image"])
     return [
         {
             "id": record.get("id"),
@@ -86,6 +87,11 @@ def _message(value: Any) -> tuple[str, list[ImagePath]]:
                 case _:
                     raise foreign("message has a part that is neither text nor an image's path")
     return "\n".join(texts), images
+
+
+def _images(value: Any) -> list[Any]:
+    found = value if isinstance(value, list) else [value]
+    return [ImagePath(image) if isinstance(image, str) else image for image in found]
 
 
 def _gold(value: Any) -> int:
