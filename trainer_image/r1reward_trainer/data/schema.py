@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Protocol
 
 from r1reward_trainer.data.rows import AnnotatedRow, Row, SetRow
@@ -250,11 +251,19 @@ def _images(record: Record, max_images: int, media: Media) -> tuple[bytes, ...]:
             )
         images = tuple(_image_bytes(v, n, media) for n, v in enumerate(values))
     for number, data in enumerate(images):
-        try:
-            load_image(data)
-        except InvalidImage as error:
-            raise BadRecord(BadReason.IMAGE_INVALID, f"images[{number}]: {error}") from error
+        if (fault := _fault(data)) is not None:
+            raise BadRecord(BadReason.IMAGE_INVALID, f"images[{number}]: {fault}")
     return images
+
+
+@lru_cache(maxsize=2)  # rows about one image mostly follow each other
+def _fault(image: bytes) -> str | None:
+    """Why the image cannot be used; it is decoded to know."""
+    try:
+        load_image(image)
+    except InvalidImage as error:
+        return str(error)
+    return None
 
 
 def _image_list(value: Any) -> Sequence[Any]:
