@@ -32,6 +32,7 @@ from r1reward_operator.kube.clock import Clock
 from r1reward_operator.kube.errors import ApiError, NotFound, TooManyRequests
 from r1reward_operator.observe import describe
 from r1reward_operator.observed import attempt_of
+from r1reward_operator.plan.times import format_time
 from r1reward_operator.resources import R1REWARDJOBS
 from r1reward_operator.stores import BY_UID, Stores
 
@@ -69,7 +70,7 @@ class ProgressEndpoint:
         client: reviews tokens and writes.
         stores: where pods and jobs are looked up.
         bucket: how many reviews and writes a second.
-        clock: for intervals.
+        clock: for intervals and heartbeats.
         on_answer: told the status code of every answer.
     """
 
@@ -178,6 +179,7 @@ class ProgressEndpoint:
         metadata = {"namespace": namespace, "name": name, "uid": job["metadata"]["uid"]}
         # Where an earlier report had keys, server-side apply makes null of an empty map.
         wire = {field: value for field, value in progress.to_wire().items() if value != {}}
+        wire["heartbeat"] = format_time(self._clock.now())  # a node's clock may be wrong by hours
         self._client.apply_status(
             R1REWARDJOBS,
             {

@@ -34,4 +34,4 @@ class Progress(ApiModel):
     checkpoint_uri: Annotated[str, Field(max_length=1024)] | None = None
     """Where that checkpoint lies."""
     heartbeat: Annotated[str, Field(max_length=64)]
-    """When this was sent, RFC 3339."""
+    """When this was sent, RFC 3339; in status when it came, by the operator's clock."""

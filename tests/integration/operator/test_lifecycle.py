@@ -81,12 +81,15 @@ def test_progress_is_believed_only_from_a_live_pod_of_the_attempt_and_wakes_no_r
               "metrics": {"reward/mean": 0.5}, "heartbeat": "2026-01-01T00:00:00Z"}  # fmt: skip
     token = world.pod_token("progress-rl-1-worker-0", "progress.r1reward.dev")
     world.settle()
+    before = rfc3339()
 
     def wakes(step: int) -> bool:
         sent = {**report, "step": step}
         passes = world.passes()
         world.eventually("accepted", lambda: world.post_progress("progress", token, sent) == 204)
-        assert world.job("progress")["status"]["progress"] == sent
+        found = world.job("progress")["status"]["progress"]
+        assert found == {**sent, "heartbeat": found["heartbeat"]}
+        assert found["heartbeat"] >= before, "by the operator's clock, not by that of the pod"
         return world.passes() > passes
 
     # The clock may call for a pass at the same moment, but not at every report.
