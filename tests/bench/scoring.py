@@ -53,7 +53,7 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Quartiles:
     """Median, the quartiles around it, and what one in twenty exceeds."""
 
     p50: float
@@ -62,7 +62,7 @@ class Spread:
     p95: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
+    def of(cls, values: Sequence[float]) -> "Quartiles":
         """Of two values or more."""
         cuts = statistics.quantiles(values, n=20, method="inclusive")
         return cls(*(round(cuts[part // 5 - 1], 4) for part in (50, 25, 75, 95)))
@@ -73,15 +73,15 @@ def summarise(rounds: Sequence[Round]) -> dict[str, Any]:
     of that; `addedAtP50` and `addedAtP95` compare the front's quantile with bare vLLM's."""
     front, bare = [r.front for r in rounds], [r.bare for r in rounds]
     added = [r.front / r.bare - 1 for r in rounds]
-    spreads = Spread.of(front), Spread.of(bare)
+    spreads = Quartiles.of(front), Quartiles.of(bare)
     ratio = statistics.median(front) / statistics.median(bare) - 1
     return {
         "rounds": len(rounds),
         "tokensPerResponse": statistics.median(r.front_tokens for r in rounds) / 2,
         "frontSeconds": asdict(spreads[0]),
         "bareSeconds": asdict(spreads[1]),
-        "addedSeconds": asdict(Spread.of([r.front - r.bare for r in rounds])),
-        "added": asdict(Spread.of(added)),
+        "addedSeconds": asdict(Quartiles.of([r.front - r.bare for r in rounds])),
+        "added": asdict(Quartiles.of(added)),
         "addedMedian": round(statistics.median(added), 4),
         "addedMedian95": median_interval(added),
         "addedAtP50": round(ratio, 4),
