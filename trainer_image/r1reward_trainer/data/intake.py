@@ -3,29 +3,17 @@
 
 import json
 from array import array
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar, overload
 
 from r1reward_trainer.data.formats.importer import Importer
-from r1reward_trainer.data.media import Beside
 from r1reward_trainer.data.quality import CountTokens, Quality
 from r1reward_trainer.data.rows import Row
-from r1reward_trainer.data.schema import (
-    BadRecord,
-    LeftOut,
-    Media,
-    Position,
-    Record,
-    image_paths,
-)
+from r1reward_trainer.data.schema import BadRecord, LeftOut, Media, Position, Record
 from r1reward_trainer.data.sources import Source, read_file
 from r1reward_trainer.data.split import HASH_BYTES, ImageHash, image_hash
-from r1reward_trainer.outcome import StageError
 
 RowT = TypeVar("RowT", bound=Row)
 Parse = Callable[[Record, Media], RowT]
@@ -77,7 +65,6 @@ class Intake:
     bad_examples: list[str] = field(default_factory=list)
 
 
-_IMAGES_AHEAD = 8
 _EXAMPLES = 3
 _EXAMPLE_CHARACTERS = 250
 
@@ -108,21 +95,19 @@ def take_in(
     """
     intake = Intake(Quality(count_tokens))
     with quarantine.open("a") as bad:
-        for number, read in enumerate(_ahead(_read_all(sources, scratch)), 1):
+        for number, (importer, position, raw, media) in enumerate(_read_all(sources, scratch), 1):
             if max_rows is not None and number > max_rows:
                 break
-            if read.left_out is not None:
-                intake.quality.note_left_out(read.left_out)
-            for record in read.records:
+            for record in _records(importer, position, raw, intake.quality):
                 try:
                     if isinstance(record, BadRecord):
                         raise record
-                    row = parse(record, read.media)
+                    row = parse(record, media)
                     check(row)
                 except BadRecord as error:
-                    error = _named(error, read.importer)
-                    _note_bad(intake, read.position, error)
-                    bad.write(json.dumps(_bad_row(read.position, record, error)) + "\n")
+                    error = _named(error, importer)
+                    _note_bad(intake, position, error)
+                    bad.write(json.dumps(_bad_row(position, record, error)) + "\n")
                 else:
                     hashes = tuple(image_hash(image) for image in row.images)
                     intake.images.append(hashes)
@@ -132,79 +117,35 @@ def take_in(
     return intake
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A raw record, read.
-
-    Attributes:
-        importer: of its source.
-        position: where it stands.
-        media: what lies beside its file.
-        records: what it holds, in the one schema.
-        left_out: why it holds nothing though it is in order; None when it does.
-    """
-
-    importer: Importer
-    position: Position
-    media: Beside
-    records: list[Record | BadRecord] = field(default_factory=list)
-    left_out: str | None = None
-
-
-def _ahead(reads: Iterator[_Read]) -> Iterator[_Read]:
-    """The same, in order, while images of the next rows are being read.
-
-    A row that holds its images itself gains nothing by this, and may be large: no further row is
-    read before it has been dealt with.
-    """
-    waiting: deque[tuple[_Read, list[Future[bytes]]]] = deque()
-    images = 0
-    try:
-        for read in reads:
-            begun = [read.media.begin(path) for path in _paths(read)]
-            waiting.append((read, begun))
-            images += len(begun)
-            while waiting and (images >= _IMAGES_AHEAD or not begun):
-                first, held = waiting.popleft()
-                images -= len(held)
-                yield first
-    except StageError:  # of a later row: those before it come first
-        yield from (read for read, _ in waiting)
-        raise
-    yield from (read for read, _ in waiting)
-
-
-def _paths(read: _Read) -> list[str]:
-    found = (record for record in read.records if not isinstance(record, BadRecord))
-    paths = dict.fromkeys(path for record in found for path in image_paths(record))
-    return list(islice(paths, _IMAGES_AHEAD))
-
-
-def _read_all(sources: Sequence[Source], scratch: Path) -> Iterator[_Read]:
+def _read_all(
+    sources: Sequence[Source], scratch: Path
+) -> Iterator[tuple[Importer, Position, Record | BadRecord, Media]]:
     for source in sources:
         for file in source.files:
-            for position, raw, media in read_file(source, file, scratch):
-                yield _read(source.importer, position, raw, media)
+            for position, record, media in read_file(source, file, scratch):
+                yield source.importer, position, record, media
 
 
-def _read(importer: Importer, position: Position, raw: Record | BadRecord, media: Beside) -> _Read:
+def _records(
+    importer: Importer, position: Position, raw: Record | BadRecord, quality: Quality
+) -> list[Record | BadRecord]:
     """What a raw record holds; a row without an id is named after its place."""
     if isinstance(raw, BadRecord):
-        return _Read(importer, position, media, [raw])
+        return [raw]
     try:
         found = importer.rows(raw)
     except BadRecord as error:
-        return _Read(importer, position, media, [error])
+        return [error]
     except LeftOut as reason:
-        return _Read(importer, position, media, left_out=reason.why)
+        quality.note_left_out(reason.why)
+        return []
     place = f"{Path(position.uri).name}:{position.line}"
-    named: list[Record | BadRecord] = [
+    return [
         {**record, "id": place if len(found) == 1 else f"{place}-{n}"}
         if importer.names_rows and record.get("id") is None
         else record
         for n, record in enumerate(found)
     ]
-    return _Read(importer, position, media, named)
 
 
 def _named(error: BadRecord, importer: Importer) -> BadRecord:

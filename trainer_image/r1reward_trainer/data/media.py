@@ -2,12 +2,10 @@
 """Images and video frames that lie beside a file of rows."""
 
 import re
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TypeVar
-from weakref import WeakValueDictionary
 
 from r1reward_trainer.data.objects import Objects
 from r1reward_trainer.storage.s3 import NotFound, ObjectInfo
@@ -21,10 +19,7 @@ MAX_NAME_BYTES = 255
 """Of each part of a path: stores on a file system refuse longer ones."""
 MAX_FRAMES = 32
 """Of a video: as many as the release of R1-Reward takes."""
-_KEPT_IMAGES = 8
-"""Rows about one image mostly follow each other."""
-_READ_AT_ONCE = 8
-"""A store far away answers each in tens of milliseconds, however small."""
+_CACHED_IMAGES = 8
 _KNOWN_PREFIXES = 16
 _SHOWN_CHARACTERS = 300
 
@@ -49,22 +44,7 @@ class Beside:
         self._folder = PurePosixPath(name).parent
         self._prefix = prefix
         self._known: list[str] = []
-        self._pool = ThreadPoolExecutor(_READ_AT_ONCE, "images")
-        self._begun: WeakValueDictionary[str, Future[bytes]] = WeakValueDictionary()
-        self._kept: deque[Future[bytes]] = deque(maxlen=_KEPT_IMAGES)
-
-    def begin(self, path: str) -> Future[bytes]:
-        """Begins to read the image at a path, once for as long as anybody keeps what is returned.
-
-        Its result raises what `image` raises.
-        """
-        found = self._begun.get(path)
-        if found is None:
-            if path.startswith("/") and not path.startswith(tuple(self._known)):
-                self._learn(path)
-            found = self._pool.submit(self._read, path, tuple(self._known))
-            self._begun[path] = found
-        return found
+        self._cached = lru_cache(maxsize=_CACHED_IMAGES)(self._read)
 
     def image(self, path: str) -> bytes:
         """Bytes of the image at a path.
@@ -72,9 +52,7 @@ class Beside:
         Raises:
             LookupError: there is none, it is not below the folder, or it is too large.
         """
-        found = self.begin(path)
-        self._kept.append(found)
-        return found.result()
+        return self._cached(path)  # rows about one image mostly follow each other
 
     def frames(self, folder: str, most: int) -> list[bytes]:
         """The frames of a video: the images in its folder, in the order of the numbers in their
@@ -87,22 +65,17 @@ class Beside:
         found = {place: frames for place in tried if (frames := self._frames_in(place))}
         place = self._only(folder, tried, list(found))
         frames = sorted(found[place], key=lambda frame: by_number(frame.key))
-        return list(self._pool.map(self._get, evenly(frames, min(most, MAX_FRAMES))))
+        return [self._get(frame) for frame in evenly(frames, min(most, MAX_FRAMES))]
 
-    def _learn(self, path: str) -> None:
-        """Takes what is before the only file that a path can mean for its machine's name of the
-        folder. Done in the order of the rows, so that they are read alike at any speed."""
-        found = [rest for rest in relative_paths(path, self._prefix) if self._info(rest)]
-        if len(found) == 1 and len(self._known) < _KNOWN_PREFIXES:
-            self._known.append(path[: len(path) - len(found[0])])
-
-    def _read(self, path: str, before: Sequence[str]) -> bytes:
-        for known in before:
+    def _read(self, path: str) -> bytes:
+        for known in self._known:
             if path.startswith(known) and (info := self._info(path[len(known) :])):
                 return self._get(info)
         tried = self._candidates(path)
         found = {rest: info for rest in tried if (info := self._info(rest))}
         rest = self._only(path, tried, list(found))
+        if path.startswith("/") and len(self._known) < _KNOWN_PREFIXES:
+            self._known.append(path[: len(path) - len(rest)])
         return self._get(found[rest])
 
     def _candidates(self, path: str) -> list[str]:

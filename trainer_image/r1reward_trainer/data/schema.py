@@ -287,36 +287,12 @@ def _frames(video: Video, most: int, media: Media) -> tuple[bytes, ...]:
         raise BadRecord(BadReason.IMAGE_MISSING, f"images: {error}") from error
 
 
-def image_paths(record: Record) -> list[str]:
-    """The paths of images that reading the row will ask for."""
-    try:
-        found = map(_path, _image_list(record.get("images")))
-        return [path for path in found if path is not None]
-    except BadRecord:
-        return []
-
-
-def _path(value: Any) -> str | None:
-    """Where the image lies, None when it is none that lies elsewhere."""
+def _image_bytes(value: Any, number: int, media: Media) -> bytes:
     if isinstance(value, Mapping):  # as Hugging Face datasets store images in Parquet
         path = value.get("path")
-        return path if value.get("bytes") is None and isinstance(path, str) else None
-    if isinstance(value, ImagePath):
-        return value
-    if isinstance(value, str) and not value.startswith(_DATA_URL) and "." in value:
-        return value  # a suffix; no letter of base64
-    return None
-
-
-def _image_bytes(value: Any, number: int, media: Media) -> bytes:
-    path = _path(value)
-    if path is not None:
-        try:
-            return media.image(path)
-        except LookupError as error:
-            raise BadRecord(BadReason.IMAGE_MISSING, f"images[{number}]: {error}") from error
-    if isinstance(value, Mapping):
         value = value.get("bytes")
+        if value is None and isinstance(path, str):
+            value = ImagePath(path)
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
@@ -326,6 +302,11 @@ def _image_bytes(value: Any, number: int, media: Media) -> bytes:
         )
     if value.startswith(_DATA_URL):
         value = value.partition(",")[2]
+    elif isinstance(value, ImagePath) or "." in value:  # a suffix; no letter of base64
+        try:
+            return media.image(value)
+        except LookupError as error:
+            raise BadRecord(BadReason.IMAGE_MISSING, f"images[{number}]: {error}") from error
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:

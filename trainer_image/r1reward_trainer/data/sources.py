@@ -15,7 +15,7 @@ from r1reward_trainer.data.formats.importer import Importer
 from r1reward_trainer.data.formats.registry import importer_of
 from r1reward_trainer.data.media import IMAGE_SUFFIXES, Beside
 from r1reward_trainer.data.objects import Objects
-from r1reward_trainer.data.schema import BadRecord, Position, Record
+from r1reward_trainer.data.schema import BadRecord, Media, Position, Record
 from r1reward_trainer.outcome import ConfigurationError
 from r1reward_trainer.storage.s3 import ObjectInfo
 
@@ -58,7 +58,7 @@ class Source:
     image_prefix: str | None = None
 
 
-Reading = Iterator[tuple[Position, Record | BadRecord, Beside]]
+Reading = Iterator[tuple[Position, Record | BadRecord, Media]]
 
 
 def find_source(field: str, spec: PreferenceSource, open_store: OpenStore) -> Source:
