@@ -71,11 +71,31 @@ def test_csv_is_read_by_its_header_with_the_line_of_each_record(tmp_path: Path) 
         read(path)
 
 
-def test_a_quote_that_is_never_closed_does_not_swallow_the_rest_of_a_csv(tmp_path: Path) -> None:
-    path = tmp_path / "x.csv"
-    path.write_text('a,b\n1,2\n3,"4\n5,6\n7,8\n')
-    with pytest.raises(ConfigurationError, match=r"x\.csv: a quote .* begins in line 3 is never"):
-        read(path)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            'a,b\n1,2\n3,"4\n5,6\n7,8\n',
+            "lines 3 to 5: unexpected end of data; is a quote in line 3",
+        ),
+        ('a,b\n\n1,"2\n3,4\n', "lines 3 to 4: unexpected end"),
+        ('a,b\n1,"2"x\n3,"4\n5,6\n', "lines 3 to 4: unexpected end"),
+        ('a,b\n1,"2\n5,6\n7,"8"\n9,10\n', "lines 2 to 4: .*is a quote in line 2 not closed"),
+        ("a,b,a\n1,2,3\n", "several columns 'a'"),
+        ('"a\n', "cannot be read as CSV with a header"),
+    ],
+)
+def test_a_csv_in_which_rows_would_get_lost_is_refused(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(ConfigurationError, match=rf"^x\.csv .*{words}"):
+        read(tmp_path / "x.csv")
+
+
+def test_a_broken_line_of_csv_costs_that_line(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('a,b\n1,"2"x\n\n3\n4,"5')
+    assert read(tmp_path / "x.csv") == [(2, "not-csv"), (4, {"a": "3"}), (5, "not-csv")]
 
 
 def test_of_a_table_only_what_is_needed_is_read(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`r1 data validate` on files of this machine."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from r1reward_api.reasons import Reason
 from r1reward_trainer.data.rows import Row, write_rows
 from r1reward_trainer.outcome import ConfigurationError
-from r1reward_trainer.validation.command import options
+from r1reward_trainer.validation.command import add_parser, options
 from r1reward_trainer.validation.text import readable
 from r1reward_trainer.validation.validate import Options, validate, verdict
 from tests.digits.model import build_processor
@@ -147,8 +148,20 @@ def test_a_wrong_argument_is_named_with_the_remedy(arguments: dict[str, Any], wo
         options(argparse.Namespace(**{**given, **arguments}))
 
 
+def job_of(data: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": "R1RewardJob", "spec": {"data": data}}
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    return parser.parse_args(arguments)
+
+
 def test_a_prompt_that_a_job_calls_too_long_is_a_bad_row(tmp_path: Path) -> None:
-    build_processor().save_pretrained(tmp_path / "model")
+    processor = build_processor()
+    processor.save_pretrained(tmp_path / "model")
+    processor.tokenizer.save_pretrained(tmp_path / "tokenizer")
     rows = [
         Row("fits", "q", "one", "two", 1, (png(0),), ""),
         Row("long", "q" * 400, "one", "two", 2, (png(1),), ""),
@@ -157,16 +170,22 @@ def test_a_prompt_that_a_job_calls_too_long_is_a_bad_row(tmp_path: Path) -> None
     data = {"preferences": [{"uri": "s3://data/x.parquet"}], "maxPromptTokens": 400}
     data |= {"promptTemplate": "{question} {answer1} {answer2}", "minPixels": 784}
     job = tmp_path / "job.yaml"
-    job.write_text(json.dumps({"kind": "R1RewardJob", "spec": {"data": data}}))
+    job.write_text(json.dumps(job_of(data)))
     done = r1(f"{tmp_path}/*.parquet", "--job", str(job), "--model", str(tmp_path / "model"))
     assert done.returncode == 1, done.stderr
     assert "rows           1 good, 1 bad (1 prompt-too-long)" in done.stdout
     assert "data.maxPromptTokens allows 400" in done.stdout
 
-    done = r1(f"{tmp_path}/*.parquet", "--job", str(job))
-    assert (done.returncode, "need --model" in done.stderr) == (78, True)
-    job.write_text(json.dumps({"spec": {"data": data | {"maxPromptTokens": 1}}}))
-    done = r1(f"{tmp_path}/*.parquet", "--job", str(job), "--model", str(tmp_path / "model"))
-    assert (done.returncode, "spec.data.maxPromptTokens" in done.stderr) == (78, True)
-    done = r1(f"{tmp_path}/*.parquet", "--job", str(tmp_path / "absent.yaml"))
-    assert (done.returncode, "is no manifest of one R1RewardJob" in done.stderr) == (78, True)
+    for manifest, model, words in (
+        ({"spec": {"data": data}}, "model", "is no manifest of one R1RewardJob"),
+        ({"kind": "R1RewardJob", "spec": None}, "model", "is no manifest of one R1RewardJob"),
+        (job_of(data | {"maxPromptTokens": 1}), "model", "spec.data.maxPromptTokens"),
+        (job_of(data), None, "need --model"),
+        (job_of(data), "tokenizer", "--model"),
+        (job_of(data), "absent", "--model"),
+    ):
+        job.write_text(json.dumps(manifest))
+        given = [] if model is None else ["--model", str(tmp_path / model)]
+        arguments = ["data", "validate", f"{tmp_path}/*.parquet", "--job", str(job), *given]
+        with pytest.raises(ConfigurationError, match=words):
+            validate(options(parsed(arguments)))

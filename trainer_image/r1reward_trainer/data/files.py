@@ -21,8 +21,6 @@ MAX_RECORD_BYTES = 256 * 2**20
 _CHUNK_BYTES = 2**20
 _BATCH_ROWS = 64
 _SHOWN_CHARACTERS = 300
-_CSV_ENDS_INSIDE = "unexpected end of data"
-"""How Python's strict reader says that a file ends within quotes."""
 
 RecordOrFault = Record | BadRecord
 Numbered = Iterator[tuple[int, RecordOrFault]]
@@ -167,31 +165,47 @@ def _csv(path: Path, uri: str) -> Numbered:
     csv.field_size_limit(MAX_RECORD_BYTES)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
+            reader = csv.reader(file, strict=True)
+            header = _header(reader, uri)
             while True:
-                start = reader.line_num + 1
+                before = reader.line_num
                 try:
-                    record = next(reader)
+                    cells = next(reader)
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    if str(error) == _CSV_ENDS_INSIDE:  # who knows how many rows that swallowed
+                    if reader.line_num > before + 1:  # who knows how many rows these lines were
                         raise ConfigurationError(
                             Reason.INVALID_DATA,
-                            f"{uri}: a quote in the record that begins in line {start} is never "
-                            "closed; nothing after it can be read. Close it",
+                            f"{uri} lines {before + 1} to {reader.line_num}: {error}; is a quote "
+                            f"in line {before + 1} not closed?",
                         ) from error
                     yield reader.line_num, BadRecord(BadReason.NOT_CSV, str(error)[:200])
                     continue
-                yield reader.line_num, _cells(record)
+                if cells:  # an empty line is none
+                    yield reader.line_num, _named(header, cells)
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(uri, "CSV in UTF-8", error) from error
 
 
-def _cells(record: dict[str | None, str | list[str] | None]) -> RecordOrFault:
-    if None in record:
+def _header(reader: Iterator[list[str]], uri: str) -> list[str]:
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise _unreadable(uri, "CSV with a header", error) from error
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise ConfigurationError(
+            Reason.INVALID_DATA,
+            f"{uri} has several columns {ascii(twice[0])[:_SHOWN_CHARACTERS]}; rename or drop "
+            "all but one",
+        )
+    return header
+
+
+def _named(header: Sequence[str], cells: Sequence[str]) -> RecordOrFault:
+    if len(cells) > len(header):
         return BadRecord(BadReason.NOT_CSV, "the line has more cells than the header")
-    return {name: value for name, value in record.items() if name is not None and value != ""}
+    return {name: cell for name, cell in zip(header, cells, strict=False) if cell != ""}
 
 
 def _unreadable(uri: str, kind: str, error: Exception) -> ConfigurationError:

@@ -18,12 +18,12 @@ _FEWEST_PIXELS_PER_TOKEN = 14 * 14
 """No vision tower in use spends more than one token on a patch of this size."""
 
 
-def check_rendering(model: Path, uri: str, data: DataSpec) -> None:
+def check_rendering(model: Path, name: str, data: DataSpec) -> None:
     """Makes a prompt with an image, as every later stage will.
 
     Args:
         model: folder with tokenizer and processor.
-        uri: for messages.
+        name: field and value, for messages.
         data: template and limits.
 
     Raises:
@@ -36,11 +36,11 @@ def check_rendering(model: Path, uri: str, data: DataSpec) -> None:
     except PromptTooLong:
         return  # the rows will say so, each with its length
     except ConfigurationError as error:
-        raise ConfigurationError(error.reason, f"spec.model.uri {uri}: {error.message}") from error
+        raise ConfigurationError(error.reason, f"{name}: {error.message}") from error
     except Exception as error:  # each family's processor fails in its own way
         raise ConfigurationError(
             Reason.INVALID_MODEL,
-            f"spec.model.uri {uri}: its processor makes no prompts as Qwen2.5-VL's does "
+            f"{name}: its processor makes no prompts as Qwen2.5-VL's does "
             f"({type(error).__name__}: {str(error)[:200]}); give a model of that family",
         ) from error
 

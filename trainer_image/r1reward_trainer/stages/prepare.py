@@ -197,7 +197,7 @@ def _compute(
     model.mkdir()
     found.stage(model)
     check_model(model, spec.model.uri, config.serving.max_model_length)
-    check_rendering(model, spec.model.uri, spec.data)
+    check_rendering(model, f"spec.model.uri {spec.model.uri}", spec.data)
 
     for name, baseline in baselines.items():
         context.progress.update(message=f"staging {baseline.resolved}")
@@ -206,7 +206,7 @@ def _compute(
         baseline.stage(folder)
         with naming_baseline(name):
             check_model(folder, baseline.resolved, config.serving.max_model_length)
-            check_rendering(folder, baseline.resolved, spec.data)
+            check_rendering(folder, f"spec.model.uri {baseline.resolved}", spec.data)
             check_same_weights(folder, model, baseline.resolved)
 
     quality = scratch / "quality"

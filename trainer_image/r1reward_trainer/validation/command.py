@@ -131,16 +131,19 @@ def _prompts(job: str | None) -> DataSpec | None:
 
     try:
         found = yaml.safe_load(Path(job).read_text())
-        return DataSpec.model_validate(found["spec"]["data"])
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise _wrong(f"--job {job} cannot be read as YAML: {str(error)[:200]}") from error
+    match found:
+        case {"kind": "R1RewardJob", "spec": {"data": dict(data)}}:
+            pass
+        case _:
+            raise _wrong(f"--job {job} is no manifest of one R1RewardJob with a spec.data")
+    try:
+        return DataSpec.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, ("spec", "data", *first["loc"])))
         raise _wrong(f"--job {job}: {place}: {first['msg']}") from error
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise _wrong(
-            f"--job {job} is no manifest of one R1RewardJob ({type(error).__name__}: "
-            f"{str(error)[:200]})"
-        ) from error
 
 
 def _set(text: str) -> tuple[str, tuple[str, Format]]:

@@ -149,8 +149,10 @@ def _check(options: Options) -> Callable[[Row], None]:
             Reason.INVALID_SPEC,
             "--job: the lengths of prompts need --model, a folder with tokenizer and processor",
         )
-    from r1reward_trainer.data.prompts import PromptCheck  # takes seconds, rarely wanted
+    # Takes seconds, and is rarely wanted.
+    from r1reward_trainer.data.prompts import PromptCheck, check_rendering
 
+    check_rendering(Path(options.model), f"--model {options.model}", options.prompts)
     return PromptCheck(Path(options.model), options.prompts)
 
 
