@@ -19,6 +19,8 @@ help: ## this list
 
 .tools/uv-$(UV_VERSION)/bin/uv:
 	echo "installing uv $(UV_VERSION)"
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	  || { apt-get -qq update && apt-get -qqy install $(notdir $(PYTHON))-venv; } # Debian's is apart
 	$(PYTHON) -m venv .tools/uv-$(UV_VERSION)
 	.tools/uv-$(UV_VERSION)/bin/pip install --quiet uv==$(UV_VERSION)
 
@@ -65,7 +67,7 @@ test-integration: env ## real API server, S3 server and vLLM
 
 .PHONY: test-e2e
 test-e2e: env ## the chain on the local cluster
-	$(PY) -m pytest tests/cluster tests/e2e
+	$(PY) -m pytest tests/cluster tests/e2e -m "not full"
 
 .PHONY: lint
 lint: env ## ruff and pyright

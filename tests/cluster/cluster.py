@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -115,11 +116,12 @@ def clean() -> None:
     """Stops the cluster and removes everything but the built programs."""
     down()
     teardown.remove(layout.CLUSTER)
-    layout.RUN.rmdir()
+    with suppress(FileNotFoundError):  # never made, or gone with the machine's last boot
+        layout.RUN.rmdir()
 
 
 def status() -> bool:
-    """Prints each part's state; True if the cluster is whole."""
+    """Prints each part's state, and the last lines of a dead one; True if all run."""
     ownership.refuse_second()
     supervisor = Supervisor(layout.CLUSTER)
     whole = True
@@ -128,6 +130,8 @@ def status() -> bool:
         whole &= pid is not None
         state = f"pid {pid:<8} {_memory(pid):5.0f} MiB" if pid else "not running"
         print(f"{name:24} {state}")
+    if dead := supervisor.dead():
+        print("\n" + "\n".join(map(supervisor.last_words, dead)))
     if whole:
         kubernetes = Kubernetes("", layout.KUBECONFIG, Path())
         print(kubernetes.kubectl("get", "nodes", "-o", "wide"), end="")

@@ -98,11 +98,18 @@ class Supervisor:
 
     def check(self) -> None:
         """Raises `ClusterError` with the last log lines of a daemon that died."""
+        if dead := self.dead():
+            raise ClusterError(self.last_words(dead[0]))
+
+    def dead(self) -> list[str]:
+        """Every daemon that was started, not stopped, and does not run."""
         for process in self._started.values():
             process.poll()
-        for name in self.names():
-            if self.running(name) is None:
-                raise ClusterError(f"{name} died; the end of {self.log(name)}:\n{self._tail(name)}")
+        return [name for name in self.names() if self.running(name) is None]
+
+    def last_words(self, name: str) -> str:
+        """That a daemon died, and the last lines of its log."""
+        return f"{name} died; the end of {self.log(name)}:\n{self._tail(name)}"
 
     def stop(self, name: str, grace: float = 10.0) -> None:
         """Ends the daemon: SIGTERM, after `grace` seconds SIGKILL."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster import cluster, layout
 from tests.cluster.errors import ClusterError
 from tests.cluster.processes import Daemon, Supervisor, end, wait_until
 
@@ -36,6 +37,21 @@ def test_a_daemon_that_died_is_named_with_its_last_words(tmp_path: Path) -> None
         supervisor.start(Daemon("server", ("sh", "-c", "echo no certificate; exit 1")))
         with pytest.raises(ClusterError, match=r"(?s)server died.*no certificate"):
             wait_until("the server answers", lambda: False, 10, supervisor.check)
+
+
+def test_the_clusters_status_shows_the_last_words_of_what_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(layout, "CLUSTER", tmp_path)
+    monkeypatch.setattr(layout, "OWNER", tmp_path / "owner")
+    with Supervisor(tmp_path) as supervisor:
+        supervisor.start(Daemon("etcd", ("sh", "-c", "echo no space left; exit 1")))
+        wait_until("it is dead", lambda: supervisor.dead() == ["etcd"], 10, lambda: None)
+        assert not cluster.status()
+    said = capsys.readouterr().out
+    assert "etcd died" in said
+    assert "no space left" in said
+    assert "kubelet died" not in said, "it was never started"
 
 
 def test_a_pid_that_belongs_to_another_process_by_now_is_not_taken_for_the_daemon(

@@ -31,7 +31,11 @@ def main() -> int:
     parser.add_argument("--name", default="digits", help="name of the R1RewardJob")
     arguments = parser.parse_args()
     begin = time.monotonic()
-    connection = connect()
+    try:
+        connection = connect()
+    except RuntimeError as error:
+        _say(str(error))
+        return 1
     kubectl = connection.kubectl
 
     _say("installing the operator: kubectl apply -k")

@@ -21,11 +21,13 @@ class Kubectl:
 
     Attributes:
         binary: path or name of kubectl.
-        kubeconfig: its configuration; None: the user's current context.
+        kubeconfig: its configuration; None: the user's.
+        context: of the configuration; None: the current one.
     """
 
     binary: str
     kubeconfig: Path | None
+    context: str | None = None
 
     def run(
         self, *arguments: str, stdin: str | None = None, timeout: float = TIMEOUT_SECONDS
@@ -39,8 +41,9 @@ class Kubectl:
         environment = dict(os.environ)
         if self.kubeconfig is not None:
             environment["KUBECONFIG"] = str(self.kubeconfig)
+        chosen = [] if self.context is None else ["--context", self.context]
         done = subprocess.run(
-            [self.binary, *arguments],
+            [self.binary, *chosen, *arguments],
             env=environment,
             input=stdin,
             capture_output=True,

@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -36,9 +37,13 @@ def job(apiserver: Kubernetes) -> Iterator[str]:
 
 
 def test_a_finished_jobs_manifest_is_accepted_by_the_server_it_was_read_from(
-    apiserver: Kubernetes, job: str, capsys: pytest.CaptureFixture[str]
+    apiserver: Kubernetes,
+    operator_kubeconfig: Path,
+    job: str,
+    capsys: pytest.CaptureFixture[str],
 ):
-    where = ["--kubeconfig", str(apiserver.kubeconfig), "-n", NAMESPACE]
+    # In the operator's pod it has the rights of the operator.
+    where = ["--kubeconfig", str(operator_kubeconfig), "-n", NAMESPACE]
     serve_manifest.main([job, *where])
     printed = capsys.readouterr().out
     accepted = apiserver.kubectl(
