@@ -113,7 +113,7 @@ def trained(workplace: Workplace, config: RunConfig, folder: Path) -> StageManif
         name: upload_output(workplace.store, config, name, folder / of)
         for name, of in (("weights", "rl"), ("metrics", "metrics"))
     }
-    return publish(workplace.store, config, outputs, {})[0]
+    return publish(workplace.store, config, outputs, {"rlSteps": "8"})[0]
 
 
 def test_every_model_is_loaded_in_turn_and_judges_every_row_in_both_orders(chain: Chain):
@@ -148,6 +148,10 @@ def test_report_and_predictions_lie_under_the_jobs_name_too(chain: Chain):
     ):
         assert store.get(f"jobs/job/{output}/{name}") == chain.read(manifest, output, name)
     report = json.loads(store.get("jobs/job/report/report.json"))
+    lines = {line["name"]: line["value"] for line in report["settings"]}
+    assert "8 steps, at most" in lines["RL"], "what was done, not what was allowed"
+    contaminated = chain.known[Stage.PREPARE].summary["contaminatedRows"]
+    assert lines.get("Contamination", "0 ").startswith(f"{contaminated} ")
     base = report["models"]["base"]
     assert (base["chosenFirst"], base["chosenSecond"], base["orderAgreement"]) == (1.0, 0.0, 0.0)
     assert [(a["name"], a["digest"]) for a in report["artifacts"]] == [

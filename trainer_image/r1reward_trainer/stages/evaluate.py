@@ -189,6 +189,8 @@ def _report(
     rows: Sequence[Row],
 ) -> Report:
     store, spec = context.store, config.spec
+    manifests = {name: read_manifest(store, ref) for name, ref in config.inputs.items()}
+    ran = {key: value for one in manifests.values() for key, value in one.summary.items()}
     metrics = {stage: f"{stage}Metrics" for stage in ("sft", "rl")}
     trained = [
         curve
@@ -207,10 +209,9 @@ def _report(
         gains=figures.gains,
         gates=figures.gates,
         sets=figures.sets,
-        settings=settings(config),
+        settings=settings(config, ran),
         artifacts=[
-            artifact(name, ref, read_manifest(store, ref), store.uri)
-            for name, ref in config.inputs.items()
+            artifact(name, ref, manifests[name], store.uri) for name, ref in config.inputs.items()
         ],
         curves=trained,
         transcripts=choose(greedy, rows, list(figures.models), spec.evaluate.seed),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was trained from what, and how."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from r1reward_api.resource.job import R1RewardJobSpec
 from r1reward_api.wire.manifest import StageManifest
@@ -27,8 +27,13 @@ def artifact(
     )
 
 
-def settings(config: RunConfig) -> list[Setting]:
-    """How it was trained and asked, a line each."""
+def settings(config: RunConfig, ran: Mapping[str, str]) -> list[Setting]:
+    """How it was trained and asked, a line each.
+
+    Args:
+        config: of this evaluation.
+        ran: what the stages before it say they have done: the summaries of their manifests.
+    """
     spec = config.spec
     lines = [
         (
@@ -40,7 +45,8 @@ def settings(config: RunConfig) -> list[Setting]:
             "Held out",
             f"{spec.data.holdout.fraction:g} of the images, seed {spec.data.holdout.seed}",
         ),
-        *_training(spec),
+        *_contamination(spec, ran.get("contaminatedRows", "0")),
+        *_training(spec, ran),
         (
             "Evaluation",
             f"every row in both orders, greedy, at most {spec.evaluate.max_new_tokens} tokens; "
@@ -53,14 +59,35 @@ def settings(config: RunConfig) -> list[Setting]:
     return [Setting(name=name, value=value) for name, value in lines]
 
 
-def _training(spec: R1RewardJobSpec) -> list[tuple[str, str]]:
+def _contamination(spec: R1RewardJobSpec, rows: str) -> list[tuple[str, str]]:
+    if rows == "0":
+        return []
+    then = (
+        "were left out" if spec.data.contamination == "Remove" else "were trained on all the same"
+    )
+    return [
+        (
+            "Contamination",
+            f"{rows} training rows look like rows that are judged here, or share their text; "
+            f"they {then}",
+        )
+    ]
+
+
+def _steps(ran: Mapping[str, str], name: str, epochs: int) -> str:
+    """Passes over the rows are a bound: spec may end a stage after fewer steps."""
+    return f"{ran[name]} steps, at most {epochs} epochs" if name in ran else f"{epochs} epochs"
+
+
+def _training(spec: R1RewardJobSpec, ran: Mapping[str, str]) -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
     if spec.annotate is not None:
         teacher = spec.annotate
         lines.append(
             (
                 "Chains of thought",
-                f"from {teacher.teacher.model}, at most {teacher.max_attempts} attempts a row",
+                f"from {teacher.teacher.model}, at most {teacher.max_attempts} attempts a row"
+                + (f", {teacher.max_rows} rows" if teacher.max_rows is not None else ""),
             )
         )
     if spec.sft is not None:
@@ -68,7 +95,7 @@ def _training(spec: R1RewardJobSpec) -> list[tuple[str, str]]:
         lines.append(
             (
                 "SFT",
-                f"{sft.epochs} epochs, batch {sft.batch_size}, "
+                f"{_steps(ran, 'sftSteps', sft.epochs)}, batch {sft.batch_size}, "
                 f"learning rate {sft.learning_rate:g}, seed {sft.seed}",
             )
         )
@@ -77,7 +104,8 @@ def _training(spec: R1RewardJobSpec) -> list[tuple[str, str]]:
         lines.append(
             (
                 "RL",
-                f"{rl.algorithm.name} on {rl.rows.lower()} rows, {rl.epochs} epochs, "
+                f"{rl.algorithm.name} on {rl.rows.lower()} rows, "
+                f"{_steps(ran, 'rlSteps', rl.epochs)}, "
                 f"{rl.sampling.prompts_per_step} prompts × {rl.sampling.samples_per_prompt} "
                 f"a step, learning rate {rl.learning_rate:g}, seed {rl.seed}",
             )
