@@ -65,14 +65,18 @@ def main() -> int:
         _say(line)
     minutes = (time.monotonic() - begin) / 60
     record = OUT / "demo.json"
-    record.write_text(json.dumps(measured(job, status, minutes), indent=1, ensure_ascii=False))
+    figures = json.loads((OUT / "report.json").read_text())
+    found = measured(job, status, figures, minutes)
+    record.write_text(json.dumps(found, indent=1, ensure_ascii=False))
     _say(f"\n{minutes:.1f} minutes. Read {report.resolve()}")
     config = f"KUBECONFIG={connection.kubectl.kubeconfig} " if kubectl.kubeconfig else ""
     _say(f"Look around: {config}kubectl -n {digits_job.NAMESPACE} describe r1rj {arguments.name}")
     return 0
 
 
-def measured(job: Mapping[str, Any], status: Mapping[str, Any], minutes: float) -> dict[str, Any]:
+def measured(
+    job: Mapping[str, Any], status: Mapping[str, Any], report: Mapping[str, Any], minutes: float
+) -> dict[str, Any]:
     """The run's figures with what they were measured on."""
     return {
         "command": "make demo",
@@ -82,6 +86,9 @@ def measured(job: Mapping[str, Any], status: Mapping[str, Any], minutes: float) 
         "minutes": round(minutes, 1),
         "stageSeconds": watch.stage_seconds(status),
         "summary": status["summary"],
+        "gains": [
+            {key: gain[key] for key in ("before", "after", "accuracy")} for gain in report["gains"]
+        ],
         "spec": job["spec"],
     }
 
