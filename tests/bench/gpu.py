@@ -3,8 +3,9 @@
 
 The peer is what a first version would do: logits of every token in fp32, log-softmax,
 gather. Both run in turn on the same model and batch, so that a ratio has the noise of
-both in it. Weights are random (time and memory do not depend on them). The limit is the
-card's own bf16 matrix product, measured in the same run. The card must hold about 100 GB.
+both in it. Weights are random (time and memory do not depend on them). Model FLOPs utilisation
+(mfu) is against the card's own bf16 matrix product, measured in the same run. All sizes need a card
+of about 100 GB; on a smaller one those that do not fit are null.
 
 Needs torch, transformers and one GPU; without one it says so and ends.
 """
@@ -208,16 +209,29 @@ def compare(
     """Both in turn, after one round that does not count.
 
     Returns:
-        Each one's seconds and peak memory, and the ratio of the times round by round.
+        Each one's seconds and peak memory, None for one that the card has no memory for, and the
+        ratio of the times round by round.
     """
-    peaks = [meter.peak_gib(work) for work in (ours, naive)]
-    pairs = [(meter.seconds(ours), meter.seconds(naive)) for _ in range(rounds)]
-    times = list(zip(*pairs, strict=True))
-    return {
-        "ours": asdict(Measured(Spread.of(times[0]), peaks[0])),
-        "naive": asdict(Measured(Spread.of(times[1]), peaks[1])),
-        "naive_over_ours_seconds": asdict(Spread.of([slow / fast for fast, slow in pairs])),
+    works = {"ours": ours, "naive": naive}
+    peaks = {name: _peak(meter, work) for name, work in works.items()}
+    fits = [name for name, peak in peaks.items() if peak is not None]
+    rows = [[meter.seconds(works[name]) for name in fits] for _ in range(rounds)]
+    times = dict(zip(fits, zip(*rows, strict=True), strict=True))
+    result: dict[str, Any] = {
+        name: None if peak is None else asdict(Measured(Spread.of(times[name]), peak))
+        for name, peak in peaks.items()
     }
+    if len(fits) == len(works):
+        ratios = [slow / fast for fast, slow in zip(times["ours"], times["naive"], strict=True)]
+        result["naive_over_ours_seconds"] = asdict(Spread.of(ratios))
+    return result
+
+
+def _peak(meter: Meter, work: Callable[[], object]) -> float | None:
+    try:
+        return meter.peak_gib(work)
+    except torch.OutOfMemoryError:
+        return None
 
 
 def bench_loss(config: Any, tokens: int, rounds: int, device: torch.device) -> dict[str, Any]:
@@ -284,6 +298,7 @@ def bench_step(
     """Forward, backward, clipping and AdamW of one micro-batch."""
 
     def step(loss: Loss) -> None:
+        optimizer.zero_grad(set_to_none=True)  # of a step that found no memory
         policy(batch, loss).backward()
         nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimizer.step()
@@ -292,9 +307,11 @@ def bench_step(
     flops = useful_flops(policy.model, batch)
     result = compare(lambda: step(selective_loss), lambda: step(naive_loss), rounds, meter)
     for way in ("ours", "naive"):
+        if result[way] is None:
+            continue
         seconds = result[way]["seconds"]["median"]
         result[way]["tokens_per_second"] = float(batch.attention_mask.sum()) / seconds
-        result[way]["share_of_matmul_rate"] = flops / seconds / limit_flops
+        result[way]["mfu"] = flops / seconds / limit_flops
     return {
         "sequences": len(batch.input_ids),
         "tokens": int(batch.attention_mask.sum()),

@@ -52,3 +52,23 @@ def test_useful_work_counts_the_head_on_response_tokens_alone(folder: Path):
     head = 320 * 64
     difference = gpu.useful_flops(model, batch) - gpu.useful_flops(model, shorter)
     assert difference == 6.0 * head * gpu.RESPONSE_TOKENS
+
+
+def test_a_way_that_finds_no_memory_is_named_and_the_other_measured():
+    def naive() -> None:
+        raise torch.OutOfMemoryError
+
+    result = gpu.compare(lambda: None, naive, 3, gpu.Meter(torch.device("cpu")))
+    assert result["naive"] is None
+    assert result["ours"]["seconds"]["median"] >= 0
+    assert "naive_over_ours_seconds" not in result
+
+
+def test_without_a_gpu_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["gpu", "--out", str(tmp_path / "x.json")])
+    gpu.main()
+    assert capsys.readouterr().out == "no GPU: nothing measured\n"
+    assert not (tmp_path / "x.json").exists()
