@@ -12,11 +12,16 @@ from tests.digits.rows import QUESTION, WORDS, classifier, decode, probabilities
 TEACHER_IMAGES = 100
 """The teacher has seen so few images that it errs, and knows that it may."""
 TEACHER_SEED = 1234
-CALIBRATION = 2.0
-"""Temperature at which its two-way choice is calibrated."""
+SOFTNESS = 2.0
+"""It samples as if it were less sure than it is, so that there are rows that it has right only
+later, or never. (On images that it has not seen its choices are calibrated at about 0.5.)"""
 
 _WORD = "|".join(WORDS)
-_PROMPT = re.compile(rf"1:\s*({_WORD})\s+2:\s*({_WORD})\s*$")
+_PROMPTS = (
+    re.compile(rf"1:\s*({_WORD})\s+2:\s*({_WORD})\s*$"),
+    re.compile(rf"\[Response 1\]:\s*({_WORD})\s+\[Response 2\]:\s*({_WORD})\s"),
+)
+"""The demo's, and the paper's, which jobs without a template of their own have."""
 _JUDGE_START = judge_prompt("", 1).split("\n", 1)[0].partition("Response 1 is better")[0]
 _JUDGED_VERDICT = re.compile(r"concludes that Response ([12]) is better")
 _JUDGED_TEXT = re.compile(r"^(REASONING-[0-9a-f]{16})\n(.*?)\n\1$", re.DOTALL | re.MULTILINE)
@@ -32,8 +37,8 @@ class Choice:
 
 
 def read_prompt(text: str) -> Choice | None:
-    """The answers of a preference prompt of the digits template, None for any other text."""
-    found = _PROMPT.search(text)
+    """The answers of a preference prompt about digits, None for any other text."""
+    found = next(filter(None, (prompt.search(text) for prompt in _PROMPTS)), None)
     return Choice(found[1], found[2]) if found and QUESTION in text else None
 
 
@@ -62,7 +67,7 @@ class DigitsTeacher:
         margin = math.log(believed[first] + 1e-9) - math.log(believed[second] + 1e-9)
         if temperature == 0:
             return margin >= 0
-        belief = 1 / (1 + math.exp(-margin / (CALIBRATION * temperature)))
+        belief = 1 / (1 + math.exp(-margin / (SOFTNESS * temperature)))
         return random.Random(seed).random() < belief
 
 

@@ -72,6 +72,18 @@ def test_the_teacher_is_often_right_and_sometimes_only_later(service: TestClient
     assert attempts[2] > 5
 
 
+@pytest.mark.parametrize("template", [TEMPLATE, None], ids=["demo", "paper"])
+def test_the_teacher_understands_the_papers_prompt_too(
+    service: TestClient, template: str | None
+) -> None:
+    for row in preference_rows()[:20]:
+        text = prompt_text(template, row.question, row.answer1, row.answer2)
+        response = answer(service, Question(text, row.images, 0.0, 1))
+        said = parse_verdict(response)
+        assert said in (1, 2)
+        assert (row.answer1, row.answer2)[said - 1] in response
+
+
 def test_the_same_seed_gives_the_same_answer(service: TestClient) -> None:
     row = preference_rows()[0]
     text = prompt_text(TEMPLATE, row.question, row.answer1, row.answer2)
