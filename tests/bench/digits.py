@@ -45,7 +45,8 @@ ByRow = Mapping[str, NDArray[np.float64]]
 
 
 def main() -> int:
-    """Runs the jobs that have not run yet and writes the result."""
+    """Runs the jobs that have not run yet and writes the result; 1 when RL is not better than SFT
+    in every seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -68,7 +69,12 @@ def main() -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
     sys.stdout.write("\n".join(lines(result)) + f"\n{arguments.out}\n")
-    return 0
+    return int(not better_in_all(result, "rl over sft"))
+
+
+def better_in_all(result: Mapping[str, Any], gain: str) -> bool:
+    """Whether a gain is above 0 in each seed."""
+    return min(result["gains"][gain]["bySeed"]) > 0
 
 
 def sft_steps() -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import cluster, layout
+from tests.cluster import cluster, layout, ownership
 from tests.cluster.errors import ClusterError
 from tests.cluster.processes import Daemon, Supervisor, end, wait_until
 
@@ -52,6 +52,22 @@ def test_the_clusters_status_shows_the_last_words_of_what_died(
     assert "etcd died" in said
     assert "no space left" in said
     assert "kubelet died" not in said, "it was never started"
+
+
+def test_a_second_checkouts_cluster_is_refused_while_the_first_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first/.cluster", tmp_path / "second/.cluster"
+    monkeypatch.setattr(layout, "OWNER", tmp_path / "owner")
+    monkeypatch.setattr(layout, "CLUSTER", first)
+    ownership.claim()
+    ownership.refuse_second()
+    with Supervisor(first) as supervisor:
+        supervisor.start(SLEEP)
+        monkeypatch.setattr(layout, "CLUSTER", second)
+        with pytest.raises(ClusterError, match=r"checkout .*/first runs .* `make cluster-down`"):
+            ownership.refuse_second()
+    ownership.refuse_second()  # it runs no more
 
 
 def test_a_pid_that_belongs_to_another_process_by_now_is_not_taken_for_the_daemon(
