@@ -66,12 +66,16 @@ def decode(png: bytes) -> NDArray[np.float64]:
     return np.asarray(small, np.float64).reshape(64) * (_WHITE / 255)
 
 
-def classifier(images: int, seed: int) -> LogisticRegression:
-    """Logistic regression on so many images, chosen by seed."""
+def shuffled(seed: int) -> NDArray[np.int64]:
+    """[images], the position of every image, in an order of the seed."""
+    return np.random.default_rng(seed).permutation(len(digits()))
+
+
+def classifier(seen: NDArray[np.int64]) -> LogisticRegression:
+    """Logistic regression on the images at these positions."""
     data = digits()
-    chosen = np.random.default_rng(seed).permutation(len(data))[:images]
     model = LogisticRegression(max_iter=2000)
-    return model.fit(data.pixels[chosen] / _WHITE, data.labels[chosen])
+    return model.fit(data.pixels[seen] / _WHITE, data.labels[seen])
 
 
 def probabilities(model: LogisticRegression, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -85,7 +89,7 @@ def preference_rows(seed: int = 0) -> list[Row]:
     """ROWS_PER_IMAGE rows for every image; either answer is the right one equally often."""
     data = digits()
     generator = np.random.default_rng(seed)
-    likely = probabilities(classifier(_WEAK_IMAGES, seed=seed + 1), data.pixels)
+    likely = probabilities(classifier(shuffled(seed + 1)[:_WEAK_IMAGES]), data.pixels)
     rows = []
     for index in range(len(data)):
         right = int(data.labels[index])

@@ -6,15 +6,26 @@ import random
 import re
 from dataclasses import dataclass
 
-from r1reward_trainer.method.judge_prompt import judge_prompt
-from tests.digits.rows import QUESTION, WORDS, classifier, decode, probabilities, think
+import numpy as np
+from numpy.typing import NDArray
 
-TEACHER_IMAGES = 100
-"""The teacher has seen so few images that it errs, and knows that it may."""
-TEACHER_SEED = 1234
-SOFTNESS = 2.0
-"""It samples as if it were less sure than it is, so that there are rows that it has right only
-later, or never. (On images that it has not seen its choices are calibrated at about 0.5.)"""
+from r1reward_trainer.method.judge_prompt import judge_prompt
+from tests.digits.rows import (
+    QUESTION,
+    WORDS,
+    classifier,
+    decode,
+    digits,
+    probabilities,
+    shuffled,
+    think,
+)
+
+CALIBRATION = 0.46
+"""The temperature at which its choice between a row's answers is as sure as it is often right, on
+images that it has not seen (temperature scaling, arXiv 1706.04599)."""
+
+_SEED = 1234
 
 _WORD = "|".join(WORDS)
 _PROMPTS = (
@@ -42,11 +53,25 @@ def read_prompt(text: str) -> Choice | None:
     return Choice(found[1], found[2]) if found and QUESTION in text else None
 
 
+def seen() -> NDArray[np.int64]:
+    """[10], the positions of the images that the teacher learned from: one of each digit, so that
+    it errs and knows that it may."""
+    order = shuffled(_SEED)
+    return order[np.unique(digits().labels[order], return_index=True)[1]]
+
+
 class DigitsTeacher:
     """Logistic regression that answers as a language model would."""
 
     def __init__(self) -> None:
-        self._model = classifier(TEACHER_IMAGES, TEACHER_SEED)
+        self._model = classifier(seen())
+
+    def belief(self, image: bytes, choice: Choice, temperature: float = 1.0) -> float:
+        """How likely it finds that the first answer is the right one, calibrated at 1."""
+        first, second = WORDS.index(choice.answer1), WORDS.index(choice.answer2)
+        believed = probabilities(self._model, decode(image)[None])[0]
+        margin = math.log(believed[first] + 1e-9) - math.log(believed[second] + 1e-9)
+        return (1 + math.tanh(margin / (2 * CALIBRATION * temperature))) / 2
 
     def answer(self, image: bytes, choice: Choice, temperature: float, seed: int) -> str:
         """A whole response.
@@ -62,13 +87,9 @@ class DigitsTeacher:
         return f"<think>{think(word, verdict)}</think><answer>{verdict}</answer>"
 
     def _says_first(self, image: bytes, choice: Choice, temperature: float, seed: int) -> bool:
-        first, second = WORDS.index(choice.answer1), WORDS.index(choice.answer2)
-        believed = probabilities(self._model, decode(image)[None])[0]
-        margin = math.log(believed[first] + 1e-9) - math.log(believed[second] + 1e-9)
         if temperature == 0:
-            return margin >= 0
-        belief = 1 / (1 + math.exp(-margin / (SOFTNESS * temperature)))
-        return random.Random(seed).random() < belief
+            return self.belief(image, choice) >= 0.5
+        return random.Random(seed).random() < self.belief(image, choice, temperature)
 
 
 def judge(text: str) -> str | None:

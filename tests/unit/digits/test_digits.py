@@ -2,6 +2,7 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -23,6 +24,7 @@ from tests.digits.rows import (
     think,
 )
 from tests.digits.service import MODEL, build_app
+from tests.digits.teacher import Choice, DigitsTeacher, seen
 
 
 def test_every_image_has_its_rows_and_either_answer_is_right_equally_often() -> None:
@@ -70,6 +72,19 @@ def test_the_teacher_is_often_right_and_sometimes_only_later(service: TestClient
         attempts[right] += 1
     assert 0.70 < attempts[1] / 200 < 0.90
     assert attempts[2] > 5
+
+
+def test_the_teacher_is_as_often_right_as_it_is_sure() -> None:
+    teacher, learned = DigitsTeacher(), set(seen())
+    rows = [r for i, r in enumerate(preference_rows()) if i // ROWS_PER_IMAGE not in learned]
+    belief = np.array([teacher.belief(r.images[0], Choice(r.answer1, r.answer2)) for r in rows])
+    right = np.where(belief >= 0.5, 1, 2) == np.array([r.gold for r in rows])
+    sure = np.maximum(belief, 1 - belief)
+    bins = np.minimum((sure * 10).astype(int), 9)
+    parts = [bins == b for b in np.unique(bins)]
+    error = sum(part.mean() * abs(right[part].mean() - sure[part].mean()) for part in parts)
+    assert error < 0.03
+    assert 0.8 < right.mean() < 0.9
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, None], ids=["demo", "paper"])
