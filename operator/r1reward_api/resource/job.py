@@ -51,7 +51,7 @@ class ModelSpec(ApiModel):
     revision: Annotated[str, Field(max_length=253)] | None = None
     """Commit or tag for hf://; resolved to a commit by prepare."""
     token_secret_ref: Annotated[SecretKeyRef, OPERATIONAL] | None = None
-    """Hugging Face token for gated models."""
+    """Hugging Face token for gated models: this one, evaluate.baselines and the judge's."""
 
 
 class StorageSpec(ApiModel):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from r1reward_api.constants import Stage
+from tests.unit.plan.simulation import Simulation, example_spec
 
 FOLDER = Path(__file__).parent / "golden"
 FILES = sorted(path.stem for stage in Stage for path in FOLDER.glob(f"*-{stage}.json"))
@@ -204,6 +205,24 @@ def test_the_judge_is_stock_vllm_on_the_judges_own_weights():
     )
     uri = {"name": "R1_FETCH_URI", "value": "hf://Qwen/Qwen2.5-VL-7B-Instruct"}
     assert uri in fetch["env"]
+
+
+@pytest.mark.parametrize(
+    ("judge", "holders"), [("hf://a/gated", [("judge", "fetch-model")]), ("s3://models/judge", [])]
+)
+def test_a_gated_judge_is_fetched_with_the_models_token(judge: str, holders: list[tuple[str, str]]):
+    spec = example_spec(
+        model={"uri": "hf://a/gated", "tokenSecretRef": {"name": "hub", "key": "token"}}
+    )
+    spec["rl"]["verifier"]["judge"] = {"model": judge}
+    simulation = Simulation(spec)
+    simulation.walk_to(Stage.RL)
+    assert holders == [
+        (template.role, container["name"])
+        for template in templates([*simulation.children.values()])
+        for container in template.containers
+        if template.stage == Stage.RL and "hub/token" in secrets_of(template, container)
+    ]
 
 
 @pytest.mark.parametrize("file", FILES)

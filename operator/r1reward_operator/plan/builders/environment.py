@@ -6,7 +6,7 @@ from typing import Any
 
 from r1reward_api.constants import S3_CA_PATH
 from r1reward_api.resource.common import EnvVar, SecretKeyRef
-from r1reward_api.resource.job import StorageSpec
+from r1reward_api.resource.job import ModelSpec, StorageSpec
 
 EnvList = list[dict[str, Any]]
 
@@ -50,6 +50,12 @@ def storage(spec: StorageSpec) -> EnvList:
 def storage_trust(spec: StorageSpec) -> EnvList:
     """Where a container finds the object store's CA: a server needs it for presigned URLs."""
     return [] if spec.secret_ref is None else [plain("R1_S3_CA_FILE", S3_CA_PATH)]
+
+
+def hub_token(spec: ModelSpec) -> EnvList:
+    """What a container needs to read gated models of the Hugging Face hub."""
+    ref = spec.token_secret_ref
+    return [] if ref is None else [from_secret("HF_TOKEN", ref)]
 
 
 def merged(template: Iterable[EnvVar], own: EnvList) -> EnvList:

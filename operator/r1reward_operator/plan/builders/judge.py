@@ -40,7 +40,10 @@ def judge(build: Build, model: str, replicas: int) -> list[dict[str, Any]]:
         ],
         extra=servers.serving(build, Role.JUDGE, JUDGE_PORT),
     )
-    fetch = servers.fetch_model(build, [environment.plain("R1_FETCH_URI", model)])
+    source = [environment.plain("R1_FETCH_URI", model)]
+    if model.startswith("hf://"):
+        source += environment.hub_token(build.spec.model)
+    fetch = servers.fetch_model(build, source)
     template = pods.pod_template(build, Role.JUDGE, main, init=[fetch], uses_storage=True)
     return [
         servers.service_of(build, Role.JUDGE, JUDGE_PORT, headless=False),

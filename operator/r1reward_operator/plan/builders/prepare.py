@@ -15,11 +15,8 @@ CLAIM_PATH = "/mnt/model"
 def prepare_job(build: Build) -> dict[str, Any]:
     """The Job of one attempt of prepare."""
     model = build.spec.model
-    env: environment.EnvList = []
-    if model.token_secret_ref is not None:
-        env.append(environment.from_secret("HF_TOKEN", model.token_secret_ref))
     volumes: list[pods.Volume] = []
     if model.uri.startswith("pvc://"):
         name = model.uri.removeprefix("pvc://").split("/", 1)[0]
         volumes.append(pods.claim("model-claim", name, CLAIM_PATH, read_only=True))
-    return batch_job(build, Role.PREPARE, env, volumes)
+    return batch_job(build, Role.PREPARE, environment.hub_token(model), volumes)
