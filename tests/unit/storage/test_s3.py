@@ -221,12 +221,44 @@ def test_a_private_certificate_needs_the_secrets_ca(tmp_path: Path, faults: Faul
         ("s3://bucket/team\ta", {}, "no tab"),
         ("s3://bucket", {"AWS_ENDPOINT_URL": "localhost:9000"}, "AWS_ENDPOINT_URL"),
         ("s3://bucket", {"AWS_ENDPOINT_URL": "https://host/path"}, "AWS_ENDPOINT_URL"),
+        ("s3://bucket", {"AWS_ENDPOINT_URL": "http://[::1"}, "AWS_ENDPOINT_URL"),
+        ("s3://bucket", {"AWS_ENDPOINT_URL": "http://host:99999"}, "AWS_ENDPOINT_URL"),
+        ("s3://bucket", {"AWS_ENDPOINT_URL": "http://host:abc"}, "AWS_ENDPOINT_URL"),
+        ("s3://bucket", {"AWS_ENDPOINT_URL": "http://ho st"}, "AWS_ENDPOINT_URL"),
+        ("s3://bucket", {"AWS_REGION": "us east"}, "AWS_REGION 'us east'"),
         ("s3://bucket", {"AWS_ACCESS_KEY_ID": "key"}, "AWS_SECRET_ACCESS_KEY"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named(uri: str, environ: dict[str, str], named: str):
     with pytest.raises(ConfigurationError, match=named):
         Store(uri, environ)
+
+
+@pytest.mark.parametrize(
+    "name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"]
+)
+@pytest.mark.parametrize("planted", ["Planted\nSecret", "Planted\x07Secret", "Plantedé"])
+def test_a_setting_that_no_header_can_hold_is_named_and_not_shown(name: str, planted: str):
+    with pytest.raises(ConfigurationError, match=name) as found:
+        Store("s3://bucket", {**CREDENTIALS, name: planted})
+    assert "Planted" not in found.value.message
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://user:Planted@host", "http://host?t=Planted", "http://host/#Planted"]
+)
+def test_an_endpoint_that_may_hold_a_secret_is_not_shown(endpoint: str):
+    with pytest.raises(ConfigurationError, match="AWS_ENDPOINT_URL") as found:
+        Store("s3://bucket", {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint})
+    assert "Planted" not in found.value.message
+
+
+def test_white_space_around_a_setting_does_not_count(faults: Faults):
+    faults.objects["/bucket/a"] = b"content"
+    with serve(faults) as url:
+        environ = {**CREDENTIALS, "AWS_ENDPOINT_URL": url, "AWS_SESSION_TOKEN": "token"}
+        store = Store("s3://bucket", {name: f" {value}\n" for name, value in environ.items()})
+        assert store.get("a") == b"content"
 
 
 def test_a_ca_file_that_holds_no_certificate_is_named(tmp_path: Path):

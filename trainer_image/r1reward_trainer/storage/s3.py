@@ -44,6 +44,7 @@ from r1reward_trainer.storage.errors import (
 )
 from r1reward_trainer.storage.multipart import Stopped, Upload, end_uploads
 from r1reward_trainer.storage.patience import Patience, Tries
+from r1reward_trainer.storage.settings import store_settings
 
 __all__ = ["NotFound", "ObjectInfo", "PreconditionFailed", "Stopped", "Store"]
 
@@ -106,30 +107,27 @@ class Store:
             raise _denied(
                 f"storage URI {uri!r} must have no folder . or .., no tab and no line break"
             )
-        region = environ.get("AWS_REGION") or "us-east-1"
-        endpoint = environ.get("AWS_ENDPOINT_URL") or f"https://s3.{region}.amazonaws.com"
-        address = urlsplit(endpoint)
-        if address.scheme not in ("http", "https") or not address.netloc or address.path.strip("/"):
-            raise _denied(f"AWS_ENDPOINT_URL {endpoint!r} must look like https://host[:port]")
-        self._endpoint = endpoint
+        settings = store_settings(environ)
+        self._endpoint = settings.endpoint
         self._patience = patience or Patience()
         self._told = told
         trust = transport.trust(environ.get("R1_S3_CA_FILE"))
         pool = transport.Pool(trust)
-        key, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
-        if bool(key) != bool(secret):
-            raise _denied("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be given together")
-        if key and secret:
-            provider = StaticProvider(key, secret, environ.get("AWS_SESSION_TOKEN") or None)
+        if settings.key is not None:
+            key, secret, session = settings.key
+            provider = StaticProvider(key, secret, session or None)
         else:
-            provider = IamAwsProvider(region=region, http_client=pool)
-        self._client = Minio(
-            address.netloc,
-            secure=address.scheme == "https",
-            region=region,
-            http_client=pool,
-            credentials=provider,
-        )
+            provider = IamAwsProvider(region=settings.region, http_client=pool)
+        try:
+            self._client = Minio(
+                settings.host,
+                secure=settings.secure,
+                region=settings.region,
+                http_client=pool,
+                credentials=provider,
+            )
+        except ValueError as error:  # minio knows of Amazon's host names what we need not
+            raise _denied(f"AWS_ENDPOINT_URL {settings.endpoint!r}: {error}") from error
         self._http = httpx.Client(
             verify=trust,
             timeout=httpx.Timeout(transport.READ_SECONDS, connect=transport.CONNECT_SECONDS),
