@@ -23,6 +23,8 @@ class Periodic:
         work: what is to be done.
         interval: seconds; up to a fifth less, so that many pods do not come together.
         last_seconds: how long leaving the context waits for the last time.
+        first: seconds before the first time, if not `interval`; the pause doubles until it is
+            `interval`.
         pause: waits so many seconds or until the end; True at the end.
     """
 
@@ -32,11 +34,13 @@ class Periodic:
         work: Callable[[], None],
         interval: float,
         last_seconds: float,
+        first: float | None = None,
         pause: Callable[[float], bool] | None = None,
     ) -> None:
         self._name = name
         self._work = work
         self._interval = interval
+        self._first = interval if first is None else first
         self._last_seconds = last_seconds
         self._ended = threading.Event()
         self._pause = pause or self._ended.wait
@@ -57,8 +61,10 @@ class Periodic:
         self._thread.join(self._last_seconds)
 
     def _run(self) -> None:
-        while not self._pause(self._interval * random.uniform(0.8, 1.0)):
+        seconds = self._first
+        while not self._pause(seconds * random.uniform(0.8, 1.0)):
             self._once()
+            seconds = min(2 * seconds, self._interval)
         self._once()
 
     def _once(self) -> None:

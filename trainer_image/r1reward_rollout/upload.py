@@ -14,8 +14,10 @@ from r1reward_rollout.download import opener
 from r1reward_rollout.periodic import Periodic
 from r1reward_rollout.tail import Tail
 
-INTERVAL_SECONDS = 30.0
+INTERVAL_SECONDS = 10.0
 """A container that is killed leaves so much unsaid, at most."""
+FIRST_SECONDS = 1.0
+"""And so much when it is killed at its start, as one whose memory does not suffice is."""
 LAST_SECONDS = 5.0
 """So long an ended program waits for its last lines to be stored, at most."""
 
@@ -40,7 +42,9 @@ class ChangesOnly:
 
 def uploads(tail: Tail, put: Callable[[bytes], None]) -> Periodic:
     """A context within which the tail is put now and then, and at the end."""
-    return Periodic("log upload", ChangesOnly(tail, put), INTERVAL_SECONDS, LAST_SECONDS)
+    return Periodic(
+        "log upload", ChangesOnly(tail, put), INTERVAL_SECONDS, LAST_SECONDS, FIRST_SECONDS
+    )
 
 
 def presigned_uploads(tail: Tail, environ: Mapping[str, str]) -> AbstractContextManager[Any]:

@@ -26,8 +26,8 @@ class Clock:
         return self.now == self._end
 
 
-def run(work: Any, clock: Clock) -> None:
-    with Periodic("log upload", work, 30.0, 10.0, clock.pause):
+def run(work: Any, clock: Clock, first: float | None = None) -> None:
+    with Periodic("log upload", work, 30.0, 10.0, first, clock.pause):
         pass
 
 
@@ -39,6 +39,16 @@ def test_work_is_done_at_least_every_interval_and_at_the_end() -> None:
     steps = [b - a for a, b in zip([0.0, *times], times, strict=False)]
     assert all(24.0 <= step <= 30.0 for step in steps[:-1])
     assert 0.0 <= steps[-1] <= 30.0
+
+
+def test_early_work_comes_soon_and_then_less_often() -> None:
+    clock = Clock(100.0)
+    times: list[float] = []
+    run(lambda: times.append(clock.now), clock, first=1.0)
+    steps = [b - a for a, b in zip([0.0, *times], times, strict=False)]
+    bounds = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+    for step, bound in zip(steps, bounds, strict=False):
+        assert 0.8 * bound <= step <= bound
 
 
 def test_a_failure_is_told_once_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
