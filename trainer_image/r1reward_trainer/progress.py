@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from r1reward_api.wire.progress import Progress
+from r1reward_api.wire.progress import MESSAGE_CHARACTERS, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -138,8 +138,8 @@ class ProgressReporter:
                 percent=self._sent_percent,
                 eta_seconds=eta,
                 metrics=self._metrics,
-                message=self._message,
-                waiting_for=None if self._waiting_for is None else self._waiting_for[:512],
+                message=_cut(self._message),
+                waiting_for=_cut(self._waiting_for),
                 checkpoint_step=self._checkpoint[0] if self._checkpoint else None,
                 checkpoint_uri=self._checkpoint[1] if self._checkpoint else None,
                 heartbeat=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -151,7 +151,10 @@ class ProgressReporter:
             self._changed.clear()
             with self._lock:
                 closed = self._closed
-            self._send(self._snapshot())
+            try:
+                self._send(self._snapshot())
+            except Exception as error:  # without this thread the stage would look hung
+                logger.warning("progress: %s: %s", type(error).__name__, error)
             if closed:
                 return
             # At most one report a second or so, and not all pods at the same moment.
@@ -180,3 +183,7 @@ class ProgressReporter:
                 logger.debug("progress was refused: HTTP %d", response.status_code)
         except (httpx.HTTPError, OSError) as error:
             logger.debug("progress was not sent: %s", error)
+
+
+def _cut(text: str | None) -> str | None:
+    return None if text is None else text[:MESSAGE_CHARACTERS]

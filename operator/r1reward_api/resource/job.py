@@ -57,7 +57,8 @@ class ModelSpec(ApiModel):
 class StorageSpec(ApiModel):
     """Where the artifacts go."""
 
-    uri: ObjectUri
+    # What the stages add to it must fit into the 1024 bytes of a key, too.
+    uri: Annotated[ObjectUri, Field(max_length=512)]
     """s3://bucket/prefix, shared by the namespace's jobs: equal stages are computed once."""
     secret_ref: Annotated[LocalSecretRef, OPERATIONAL] | None = None
     """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION and

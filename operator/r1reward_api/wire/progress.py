@@ -7,6 +7,8 @@ from pydantic import Field
 
 from r1reward_api.base import ApiModel
 
+MESSAGE_CHARACTERS = 512
+
 
 class Progress(ApiModel):
     """A running stage's own report. Readers ignore that of another stage or attempt."""
@@ -25,9 +27,9 @@ class Progress(ApiModel):
     """Estimated seconds until the stage ends."""
     metrics: Annotated[dict[Annotated[str, Field(max_length=64)], float], Field(max_length=64)] = {}
     """Current figures, such as reward/mean; finite numbers only."""
-    message: Annotated[str, Field(max_length=512)] | None = None
+    message: Annotated[str, Field(max_length=MESSAGE_CHARACTERS)] | None = None
     """What is being done, in words."""
-    waiting_for: Annotated[str, Field(max_length=512)] | None = None
+    waiting_for: Annotated[str, Field(max_length=MESSAGE_CHARACTERS)] | None = None
     """What does not work just now and is tried again, such as storage."""
     checkpoint_step: Annotated[int, Field(ge=0)] | None = None
     """Step of the last committed checkpoint."""
