@@ -71,6 +71,7 @@ class Operator:
         self._clock = clock or SystemClock()
         self._stop = threading.Event()
         self._began = False
+        self._leading_since = self._clock.now()
         self._stores = Stores()
         self.metrics = Metrics()
         self._queue: RateLimitedQueue[Key] = RateLimitedQueue(
@@ -84,7 +85,7 @@ class Operator:
             LEASE,
             identity,
             clock=self._clock,
-            on_acquired=self.resync,
+            on_acquired=self._lead,
         )
         bucket = TokenBucket(settings.qps, settings.burst, clock=self._clock)
         writer = Writer(client, bucket, FIELD_MANAGER, self.is_leader, self._stores.by_resource())
@@ -100,6 +101,7 @@ class Operator:
             metrics=self.metrics,
             new_token=new_token,
             absent=self._absent,
+            listening_since=lambda: self._leading_since,
         )
         self._controller = Controller(
             self._queue,
@@ -163,7 +165,7 @@ class Operator:
         if self._settings.leader_elect:
             self._lease.run(stop)
         else:
-            self.resync()
+            self._lead()
 
     def _spawn(self, name: str, target: Callable[[threading.Event], None]) -> None:
         thread = threading.Thread(target=target, args=(self._stop,), name=name, daemon=True)
@@ -213,6 +215,11 @@ class Operator:
         index = runtime_index(runtime["kind"], namespace, name)
         for job in self._stores.jobs.by_index(BY_RUNTIME, index):
             self._queue.add(key_of(job))
+
+    def _lead(self) -> None:
+        """Begins to write. What stages reported before may have reached nobody."""
+        self._leading_since = self._clock.now()
+        self.resync()
 
     def resync(self) -> None:
         """Looks at every job again."""

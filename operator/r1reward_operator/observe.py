@@ -2,6 +2,7 @@
 """Gathers what is known of one job. Reads memory only."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,7 +16,11 @@ from r1reward_operator.stores import BY_JOB, BY_OWNER, Stores
 
 
 def observe(
-    stores: Stores, namespace: str, name: str, absent: frozenset[str] = frozenset()
+    stores: Stores,
+    namespace: str,
+    name: str,
+    absent: frozenset[str] = frozenset(),
+    listening_since: datetime | None = None,
 ) -> Observed | None:
     """All that is known of a job; None when it is not there.
 
@@ -24,6 +29,7 @@ def observe(
         namespace: of the job.
         name: of the job.
         absent: kinds that the API server does not serve.
+        listening_since: when the operator began to take reports of progress.
 
     Raises:
         ValidationError: when the status is not one that this operator understands.
@@ -44,6 +50,7 @@ def observe(
         problem=problem,
         newer=newer,
         absent=absent,
+        listening_since=listening_since,
     )
 
 

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +47,7 @@ class Observed:
         children: every object whose controller is the job.
         pods: every pod with the job's UID as a label.
         absent: kinds that the API server does not serve.
+        listening_since: when the operator began to take reports of progress; None: long ago.
     """
 
     job: JsonObject
@@ -57,6 +59,7 @@ class Observed:
     problem: str = ""
     newer: bool = False
     absent: frozenset[str] = frozenset()
+    listening_since: datetime | None = None
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from r1reward_operator.apply import apply, clear
 from r1reward_operator.kube.clock import Clock
@@ -34,6 +35,7 @@ class Reconciler:
         metrics: tells Prometheus.
         new_token: gives a random token.
         absent: kinds that the API server does not serve now.
+        listening_since: since when this process has taken reports of progress.
     """
 
     stores: Stores
@@ -44,10 +46,11 @@ class Reconciler:
     metrics: Metrics
     new_token: Callable[[], str]
     absent: Callable[[], frozenset[str]]
+    listening_since: Callable[[], datetime]
 
     def __call__(self, namespace: str, name: str) -> float | None:
         """Seconds until the next pass; None until something changes."""
-        observed = observe(self.stores, namespace, name, self.absent())
+        observed = observe(self.stores, namespace, name, self.absent(), self.listening_since())
         if observed is None:
             return None
         now = self.clock.now()

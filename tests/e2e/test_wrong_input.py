@@ -38,7 +38,7 @@ FINAL: dict[str, tuple[dict[str, Any], str, str]] = {
 
 BLOCKED: dict[str, tuple[dict[str, Any], str, str]] = {
     "no-runtime": ({"runtimeRef": {"name": "not-there-yet"}}, "Dependency", "not-there-yet"),
-    "no-secret": ({"storage": {"secretRef": {"name": "later"}}}, "ContainerConfig", "later"),
+    "no-secret": ({"storage": {"secretRef": {"name": "later"}}}, "Dependency", 'secret "later"'),
     "no-image": ({"runtimeRef": {"name": "no-image"}}, "ImagePull", "r1reward/trainer:no-such-tag"),
     "no-node": (
         {"overrides": {"roles": {"prepare": {"nodeSelector": {"pool": "none"}}}}},

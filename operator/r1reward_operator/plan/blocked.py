@@ -35,6 +35,7 @@ _IMAGE = frozenset(
      "RegistryUnavailable", "ImageInspectError", "SignatureValidationFailed"}
 )  # fmt: skip
 _CONFIG = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_ABSENT = re.compile(r'(secret|configmap) ".*" not found$')
 _QUOTA = re.compile(r"exceeded quota|failed quota|(maximum|minimum) .* usage per |LimitRange")
 _CLAIM = re.compile(r"persistentvolumeclaim|PersistentVolumeClaim|volume node affinity")
 
@@ -122,16 +123,28 @@ def blocked_by_storage(progress: Progress | None, stage: str, attempt: int) -> B
 
 
 def blocked_by_silence(
-    progress: Progress | None, stage: str, attempt: int, now: datetime
+    progress: Progress | None,
+    stage: str,
+    attempt: int,
+    now: datetime,
+    listening_since: datetime | None = None,
 ) -> Blocked | None:
-    """A heartbeat that has stopped. Only a stage that has reported once can fall silent."""
+    """A heartbeat that has stopped. Only a stage that has reported once can fall silent.
+
+    Args:
+        progress: the last report.
+        stage, attempt: which run.
+        now: the time.
+        listening_since: when the operator began to take reports: what was sent to nobody is no
+            silence. None: long ago.
+    """
     if progress is None or (progress.stage, progress.attempt) != (stage, attempt):
         return None
     try:
-        silence = (now - parse_time(progress.heartbeat)).total_seconds()
+        heard = parse_time(progress.heartbeat)
     except ValueError:
         return None
-    if silence < HEARTBEAT_SECONDS:
+    if (now - max(heard, listening_since or heard)).total_seconds() < HEARTBEAT_SECONDS:
         return None
     return Blocked(
         Reason.NO_PROGRESS,
@@ -168,6 +181,11 @@ def _container(pod: JsonObject) -> Blocked | None:
                 Reason.IMAGE_PULL,
                 f"{where}: image {container.get('image', '')} cannot be "
                 f"pulled ({reason}: {text}); correct the image or its pull secret in the runtime",
+            )
+        if reason in _CONFIG and _ABSENT.match(text):
+            return Blocked(
+                Reason.DEPENDENCY,
+                f"{where} waits: {text}; create it in the job's namespace",
             )
         if reason in _CONFIG:
             return Blocked(
@@ -294,7 +312,8 @@ def _podless(workload: JsonObject, pods: Sequence[JsonObject], now: datetime) ->
     kind, name = workload["kind"], _name(workload)
     refused = (
         f"{kind} {name} lacks pods: a ResourceQuota, a LimitRange or an admission policy refuses "
-        f"them; see `kubectl describe {kind.lower()} {name}`"
+        "them, or a ServiceAccount, PriorityClass or RuntimeClass that they name does not exist; "
+        f"see `kubectl describe {kind.lower()} {name}`"
     )
     if any(_is_of(p, workload) for p in pods) or "startTime" in (workload.get("status") or {}):
         return Blocked(Reason.QUOTA, refused)

@@ -152,9 +152,10 @@ def _deadline(
         failure = Failure(FailureClass.PROGRAM, Reason.ACTIVE_DEADLINE_EXCEEDED, text)
     else:
         # Only an attempt that holds something is hurried: a queued one holds nothing.
-        if running or not (frozen.deployments or any(is_running(p) for p in pods)):
+        holds = _holding_seconds(s, frozen, pods)
+        if running or holds is None:
             return None, None
-        left = policy.start_deadline_seconds - _elapsed(s, s.status.attempt_time)
+        left = policy.start_deadline_seconds - holds
         text = (
             f"the worker did not start within policy.startDeadlineSeconds "
             f"({policy.start_deadline_seconds}); its services were let go"
@@ -163,6 +164,18 @@ def _deadline(
             text += f"; in the way was {blocked.reason}: {blocked.message}"
         failure = Failure(FailureClass.INFRASTRUCTURE, Reason.START_DEADLINE_EXCEEDED, text)
     return (failure, None) if left <= 0 else (None, left)
+
+
+def _holding_seconds(s: Situation, frozen: Frozen, pods: tuple[JsonObject, ...]) -> float | None:
+    """For how long the attempt has had servers or a running pod; None while it has none."""
+    servers = [s.observed.child("Deployment", _name(d)) for d in frozen.deployments]
+    since = [d["metadata"].get("creationTimestamp") for d in servers if d is not None]
+    since += [
+        p["status"].get("startTime") or p["metadata"].get("creationTimestamp")
+        for p in pods
+        if is_running(p)
+    ]
+    return max((_elapsed(s, begin or s.status.attempt_time) for begin in since), default=None)
 
 
 def _elapsed(s: Situation, since: str | None) -> float:
@@ -179,7 +192,13 @@ def _blocked(s: Situation, frozen: Frozen, worker: JsonObject | None) -> Blocked
         blocked_by_pods(everything, s.now)
         or blocked_by_workloads(workloads, everything, s.now)
         or blocked_by_storage(s.observed.status.progress, s.stage.value, s.attempt)
-        or blocked_by_silence(s.observed.status.progress, s.stage.value, s.attempt, s.now)
+        or blocked_by_silence(
+            s.observed.status.progress,
+            s.stage.value,
+            s.attempt,
+            s.now,
+            s.observed.listening_since,
+        )
     )
 
 

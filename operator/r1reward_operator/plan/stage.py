@@ -95,9 +95,15 @@ def _waiting_for(s: Situation, pods: list[JsonObject]) -> Step:
 
 
 def _begin(s: Situation) -> Step:
-    """Writes the next attempt down; nothing is made before that is written."""
+    """Writes the next attempt down; nothing is made before that is written.
+
+    Raises:
+        Missing: when the attempt's kind of worker or its runtime is not there yet.
+        Refused: when the job asks for what the runtime does not give.
+    """
     if s.worker_kind in s.observed.absent:
         raise Missing(not_served(s.worker_kind).message)
+    runtime_in_force(s)  # an attempt without one would do nothing but count as begun
     now = format_time(s.now)
     update = {
         "phase": StagePhase.STARTING,

@@ -39,6 +39,7 @@ class Passes:
             metrics=Metrics(),
             new_token=lambda: "t" * 43,
             absent=frozenset,
+            listening_since=clock.now,
         )
 
     def rest(self, name: str) -> None:

@@ -108,9 +108,10 @@ def test_what_a_job_needs_may_come_after_it_one_by_one(early: World, apiserver: 
     wait_free(early, "early")
     missing = waiting_container("CreateContainerConfigError", 'secret "s3" not found')
     early.pod_status(pod, {"phase": "Pending", "containerStatuses": [missing]})
-    message = wait_blocked(early, "early", "ContainerConfig")
-    assert f'pod {pod}, container r1: CreateContainerConfigError: secret "s3" not found' in message
-    assert "create the Secret or key that is named" in message
+    message = wait_blocked(early, "early", "Dependency")
+    assert message == (
+        f'pod {pod}, container r1 waits: secret "s3" not found; create it in the job\'s namespace'
+    )
     early.pod_status(pod, {"phase": "Running", "containerStatuses": []})
     wait_free(early, "early")
     prepared = early.stage("early", Stage.PREPARE)
@@ -153,8 +154,9 @@ def test_a_pytorchjob_without_pods_is_named_with_what_may_be_the_cause_until_it_
     message = wait_blocked(world, "idle", "Quota")
     assert message == (
         "PyTorchJob idle-rl-1 lacks pods: a ResourceQuota, a LimitRange or an admission policy "
-        "refuses them; see `kubectl describe pytorchjob idle-rl-1`. When that shows no events, "
-        "the training operator does not run"
+        "refuses them, or a ServiceAccount, PriorityClass or RuntimeClass that they name does not "
+        "exist; see `kubectl describe pytorchjob idle-rl-1`. When that shows no events, the "
+        "training operator does not run"
     )
     world.run("idle", Stage.RL)
     world.wait_phase("idle", Stage.RL, "Running", 1)

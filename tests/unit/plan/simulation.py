@@ -68,6 +68,7 @@ class Simulation:
         self.runtime = dict(runtime if runtime is not None else example_runtime())
         self.has_runtime = True
         self.absent: frozenset[str] = frozenset()
+        self.listening_since: datetime | None = None
         self.status: dict[str, Any] = {}
         self.progress: Progress | None = None
         self.children: dict[tuple[str, str], dict[str, Any]] = {}
@@ -102,6 +103,7 @@ class Simulation:
             children=tuple(self.children[k] for k in sorted(self.children)),
             pods=tuple(self.pods[k] for k in sorted(self.pods)),
             absent=self.absent,
+            listening_since=self.listening_since,
         )
 
     def plan(self, obstacle: Obstacle | None = None) -> Plan:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is in the way, by its cause, its place and its remedy."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -48,8 +48,11 @@ PODS = {
     "ImagePull, of an init container": (
         waiting("ErrImagePull", kind="initContainerStatuses"), "container r1",
     ),
-    "ContainerConfig": (
+    "Dependency": (
         waiting("CreateContainerConfigError", 'secret "s3" not found'), 'secret "s3" not found',
+    ),
+    "ContainerConfig": (
+        waiting("CreateContainerConfigError", "couldn't find key k in Secret n/s3"), "key k",
     ),
     "CrashLoop": (waiting("CrashLoopBackOff", **CRASHED), "exit code 78: bucket: access denied"),
     "Unschedulable": (
@@ -119,7 +122,7 @@ WORKLOADS = {
         workload("PyTorchJob"), "PyTorchJob w lacks pods: a ResourceQuota",
     ),
     "Quota, of a Job": (
-        workload("Job", status={"startTime": LONG_AGO}), "Job w lacks pods",
+        workload("Job", status={"startTime": LONG_AGO}), "ServiceAccount, PriorityClass",
     ),
 }  # fmt: skip
 
@@ -164,6 +167,9 @@ def test_silence_is_that_of_the_current_attempt_after_its_first_report():
     assert blocked_by_silence(None, "rl", 2, NOW) is None
     fresh = report.model_copy(update={"heartbeat": "2026-01-02T03:00:01Z"})
     assert blocked_by_silence(fresh, "rl", 2, NOW) is None
+    lately, long_ago = NOW - timedelta(seconds=599), NOW - timedelta(seconds=600)
+    assert blocked_by_silence(report, "rl", 2, NOW, lately) is None, "nobody listened"
+    assert blocked_by_silence(report, "rl", 2, NOW, long_ago) is not None
     nonsense = report.model_copy(update={"heartbeat": "yesterday"})
     assert blocked_by_silence(nonsense, "rl", 2, NOW) is None
 

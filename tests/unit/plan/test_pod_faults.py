@@ -69,8 +69,12 @@ CAUSES = {
         unscheduled("Unschedulable", 'persistentvolumeclaim "models" not found'), '"models"',
     ),
     "Queued": (unscheduled("SchedulingGated", ""), "waits for its queue"),
-    "ContainerConfig": (
+    "Dependency": (
         waiting("CreateContainerConfigError", 'secret "s3" not found'), 'secret "s3" not found',
+    ),
+    "ContainerConfig": (
+        waiting("CreateContainerConfigError", "couldn't find key AWS_REGION in Secret team-a/s3"),
+        "couldn't find key AWS_REGION in Secret team-a/s3",
     ),
 }  # fmt: skip
 SERVER_CAUSES = {

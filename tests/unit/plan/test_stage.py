@@ -310,6 +310,44 @@ def test_a_worker_that_holds_nothing_may_wait_for_ever():
     assert simulation.stage(Stage.PREPARE)["phase"] == "Starting"
 
 
+def test_a_start_is_timed_from_when_the_attempt_holds_something():
+    simulation = at_rl(policy={"startDeadlineSeconds": 600, "infrastructureLimit": 0})
+    simulation.spec["suspend"] = True
+    simulation.tick()
+    simulation.spec["suspend"] = False
+    simulation.has_runtime = False
+    simulation.pods.clear()
+    simulation.tick()
+    assert simulation.condition("Blocked")["reason"] == "Dependency"
+    attempt = simulation.stage(Stage.RL)["attempt"]
+    simulation.tick(3600)
+    simulation.has_runtime = True
+    simulation.tick()
+    stage = simulation.stage(Stage.RL)
+    assert (stage["phase"], stage["attempt"]) == ("Starting", attempt + 1)
+    simulation.tick(599)
+    assert simulation.stage(Stage.RL)["phase"] == "Starting"
+    simulation.tick(1)
+    assert simulation.stage(Stage.RL)["phase"] == "Failed"
+
+
+def test_a_gang_that_was_queued_for_long_still_has_its_time_to_start():
+    spec = example_spec(policy={"startDeadlineSeconds": 600})
+    spec["sft"]["workers"] = 2
+    simulation = Simulation(spec)
+    simulation.walk_to(Stage.SFT)
+    simulation.tick(7200)
+    worker = simulation.worker()
+    assert worker is not None
+    first, _ = simulation.make_pods(worker)
+    began = simulation.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    simulation.pods[first]["status"] = {"phase": "Running", "startTime": began}
+    simulation.tick(599)
+    assert simulation.stage(Stage.SFT)["phase"] == "Starting"
+    simulation.tick(1)
+    assert simulation.stage(Stage.SFT)["reason"] == "StartDeadlineExceeded"
+
+
 def test_an_attempt_that_runs_too_long_is_ended_and_counted():
     simulation = at_rl(policy={"activeDeadlineSeconds": 3600})
     simulation.tick(3599)
