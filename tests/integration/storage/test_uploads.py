@@ -13,7 +13,8 @@ from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError, InfrastructureError
 from r1reward_trainer.storage import multipart
 from r1reward_trainer.storage import s3 as storage
-from r1reward_trainer.storage.outputs import begin
+from r1reward_trainer.storage.handover import hand_over
+from r1reward_trainer.storage.outputs import begin, publish, upload_output
 from r1reward_trainer.storage.patience import Patience
 from r1reward_trainer.storage.s3 import Stopped, Store
 from tests.clock import FakeClock
@@ -138,6 +139,28 @@ def test_an_upload_that_cannot_even_be_ended_tells_its_first_fault_and_goes_with
     way.rule = lambda request: None
     assert begin(store, config) is None
     assert unfinished_uploads(s3, root) == [f"{root}/{others}"]
+
+
+def test_what_was_left_half_handed_over_goes_with_the_next_hand_over(
+    s3: dict[str, str], root: str, store: Store, way: FaultyWay, file: Path, tmp_path: Path
+):
+    config = run_config("evaluate", "uid", attempt=2)
+    way.rule = lambda request: Fault.AWAY if request.query.get("uploadId") else None
+    key = f"jobs/{config.job.name}/predictions/predictions.parquet"
+    with pytest.raises(InfrastructureError, match="put s3://"):
+        store.put_file(file, key)
+    assert unfinished_uploads(s3, root) == [f"{root}/{key}"]
+
+    way.rule = lambda request: None
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    (folder / "predictions.parquet").hardlink_to(file)
+    output = upload_output(store, config, "predictions", folder)
+    manifest, _ = publish(store, config, {"predictions": output}, {})
+    hand_over(store, config, manifest, tmp_path / "scratch")
+    assert unfinished_uploads(s3, root) == []
+    store.get_file(key, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == file.read_bytes()
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ def hand_over(store: Store, config: RunConfig, manifest: StageManifest, scratch:
     """Copies predictions and report to `jobs/<name>/`, and moves `jobs/<name>/latest.json` to
     the evaluation unless one of its gates was not passed.
 
+    What killed attempts have left half uploaded there is ended.
+
     Args:
         store: rooted at the namespace's root.
         config: of the run.
@@ -29,6 +31,7 @@ def hand_over(store: Store, config: RunConfig, manifest: StageManifest, scratch:
         InfrastructureError: storage does not answer, or another attempt moved the pointer.
     """
     prefix, folder = stage_prefix(manifest.stage, manifest.key), f"jobs/{config.job.name}"
+    store.end_uploads(f"{folder}/")
     for name, output in manifest.outputs.items():
         copy = scratch / "copies" / name
         download_files(store, f"{prefix}/{output.path}", output.files, copy)

@@ -161,10 +161,9 @@ def begin(store: Store, config: RunConfig) -> StageManifest | None:
     """
     if config.key is None:
         raise ValueError(f"the key of stage {config.stage} is not known")
-    manifest = find(store, config.stage, config.key)
-    if manifest is None and config.attempt > 1:
+    if config.attempt > 1:
         store.end_uploads(f"{config.run_prefix}/")
-    return manifest
+    return find(store, config.stage, config.key)
 
 
 def delete_unpublished(
