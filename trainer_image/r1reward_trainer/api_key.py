@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The key of a chat service as an HTTP header."""
+"""Keys of services, out of Secrets, as an HTTP header can carry them."""
 
 from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError
 
 
 def bearer(api_key: str | None, field: str) -> dict[str, str]:
-    """The Authorization header; none without a key.
+    """The Authorization header; none without a key. Arguments and errors as of `carriable`."""
+    key = carriable(api_key, field)
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def carriable(api_key: str | None, field: str) -> str:
+    """The key; empty without one.
 
     White space around the key is left out: a Secret made with `echo` ends in a newline.
 
@@ -25,4 +31,4 @@ def bearer(api_key: str | None, field: str) -> dict[str, str]:
             f"{field}: the key in the Secret holds a line break, a control character or a "
             "character outside of ASCII, which no HTTP header can carry; correct the Secret",
         )
-    return {"Authorization": f"Bearer {key}"} if key else {}
+    return key

@@ -377,6 +377,13 @@ class EvaluateSpec(ApiModel):
             "self.baselines.exists_one(t, t.name == b.name))",
             "two of evaluate.baselines have the same name: rename one",
         ),
+        # A termination message has room for no more.
+        Rule(
+            "!has(self.sets) || !has(self.baselines) || "
+            "size(self.sets) + size(self.baselines) <= 16",
+            "evaluate.sets and evaluate.baselines are at most 16 together: judge the others in "
+            "a second job",
+        ),
     )
 
 

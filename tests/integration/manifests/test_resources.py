@@ -160,6 +160,14 @@ def test_what_is_not_written_has_the_papers_value(apiserver: Kubernetes):
         ("spec.rl.rollout.weightTransfer", "NCCL", 'supported values: "ObjectStore"'),
         ("spec.rl.rollout.replicas", 0, "greater than or equal to 1"),
         ("spec.rl.verifier.judge.endpoint", "http://judge/v1", "exactly one of model"),
+        (
+            "spec.evaluate",
+            {
+                "sets": [{"name": f"s{n}", "uri": "s3://bucket/x"} for n in range(12)],
+                "baselines": [{"name": f"b{n}", "uri": "hf://a/b"} for n in range(5)],
+            },
+            "at most 16 together",
+        ),
         ("spec.evaluate.gates", [{"metric": "Accuracy"}], "needs minimum or notWorseThan"),
         ("spec.evaluate.gates", [{"metric": "Accuracy", "minimum": 80}], "less than or equal to 1"),
         ("spec.evaluate.gates", [{"metric": "F1", "minimum": 0.5}], "OrderAgreement"),

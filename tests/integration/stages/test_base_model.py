@@ -108,13 +108,15 @@ print(json.dumps([attempt(*arguments) for arguments in json.loads(sys.argv[1])])
 """
 
 
-def ask_hub(endpoint: str, home: Path, calls: list[list[str | None]]) -> list[list[str]]:
+def ask_hub(
+    endpoint: str, home: Path, calls: list[list[str | None]], token: str = "hf_s3cret\n"
+) -> list[list[str]]:
     """Looks models up in a process that knows the hub by its environment, as a pod would."""
     environment = {
         **os.environ,
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(home),
-        "HF_TOKEN": "hf_s3cret",
+        "HF_TOKEN": token,
         "PYTHONPATH": "operator:trainer_image:.",
     }
     done = subprocess.run(
@@ -157,6 +159,15 @@ def test_a_model_of_the_hub_is_pinned_to_its_commit_and_brings_no_code(
 def test_a_hub_that_does_not_answer_is_no_fault_of_the_user(tmp_path: Path) -> None:
     (answer,) = ask_hub("http://127.0.0.1:9", tmp_path / "home", [["hf://org/model"]])
     assert (answer[0], "does not answer" in answer[2]) == ("InfrastructureError", True)
+
+
+def test_a_token_that_no_header_can_hold_is_named_and_not_shown(tmp_path: Path) -> None:
+    (answer,) = ask_hub(
+        "http://127.0.0.1:9", tmp_path / "home", [["hf://org/model"]], "hf_s3cret\nagain"
+    )
+    assert answer[0] == "ConfigurationError"
+    assert answer[2].startswith("spec.model.tokenSecretRef: the key in the Secret holds a line")
+    assert "s3cret" not in answer[2]
 
 
 def no_store(uri: str) -> Store:

@@ -14,7 +14,14 @@ from r1reward_api.constants import TERMINATION_MESSAGE_LIMIT, Role, Stage
 from r1reward_api.keys import planned_key, semantic, stage_key
 from r1reward_api.resource.job import R1RewardJobSpec
 from r1reward_api.resource.runtime import ModelServing
-from r1reward_api.stages import Source, key_inputs, sources_of, stages_of
+from r1reward_api.stages import (
+    Source,
+    baseline_output,
+    key_inputs,
+    set_output,
+    sources_of,
+    stages_of,
+)
 from r1reward_api.wire.manifest import FileEntry, tree_digest
 from r1reward_api.wire.termination import BriefOutput, CachedStage, Termination
 
@@ -209,9 +216,13 @@ def test_prepare_can_name_a_whole_chain_as_cached_within_the_limit():
     assert Termination.decode(message.encode()) == message
 
 
-def test_prepare_can_name_as_many_evaluation_sets_as_a_job_may_have():
+@pytest.mark.parametrize(("sets", "baselines"), [(16, 0), (8, 8)])
+def test_prepare_can_name_as_many_evaluation_sets_and_baselines_as_a_job_may_have(
+    sets: int, baselines: int
+):
     names = ["model", "train", "heldout", "chains", "quality"]
-    names += [f"set-{'s' * 30}{n:02}" for n in range(16)]
+    names += [set_output(f"{'s' * 30}{n:02}") for n in range(sets)]
+    names += [baseline_output(f"{'b' * 30}{n:02}") for n in range(baselines)]
     outputs = {n: BriefOutput(digest=DIGEST, bytes=10**11, rows=10**6) for n in names}
     message = Termination(
         stage=Stage.PREPARE, attempt=10, outcome="Succeeded", key="0" * 64,

@@ -29,6 +29,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from r1reward_api.canonical import canonical_json
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.job import ModelSpec
+from r1reward_trainer.api_key import carriable
 from r1reward_trainer.outcome import (
     ConfigurationError,
     InfrastructureError,
@@ -91,7 +92,7 @@ def is_allowed(path: str) -> bool:
 
 
 def _find_on_hub(repository: str, revision: str | None) -> FoundModel:
-    token = os.environ.get("HF_TOKEN") or None
+    token = carriable(os.environ.get("HF_TOKEN"), "spec.model.tokenSecretRef") or None
     name = f"hf://{repository}"
     api = HfApi(token=token)
     try:
