@@ -57,10 +57,34 @@ def test_the_chain_reaches_to_the_last_closing_tag_before_the_answer(response, t
     assert think_tail(response) == tail
 
 
-def test_an_endless_line_is_cut_at_its_beginning():
-    tail = think_tail(f"<think>{'x' * 10_000} so 2</think><answer>2</answer>")
-    assert len(tail) == 4000
-    assert tail.endswith("x so 2")
+def inside(prompt):
+    """What stands between the prompt's fences."""
+    return re.split(r"^REASONING-[0-9a-f]{16}$", prompt, flags=re.MULTILINE)[1][1:-1]
+
+
+@pytest.mark.parametrize(
+    ("character", "shown", "times"),
+    [
+        ("x", "x", 3995),
+        ("é", "é", 1997),
+        ("世", "世", 1331),
+        ("\U00013000", "\U00013000", 998),
+        ("<", "‹", 1331),
+        ("\U0001d160", "\U0001d158\U0001d165\U0001d16e", 332),
+    ],
+    ids=["ascii", "two", "three", "four", "replaced", "longer-in-nfc"],
+)
+def test_an_endless_line_is_cut_at_its_beginning_to_4000_bytes_of_whole_characters(
+    character, shown, times
+):
+    tail = think_tail(f"<think>{character * 10_000} so 2</think><answer>2</answer>")
+    found = inside(judge_prompt(tail, 2))
+    assert found.endswith(f"{shown * times} so 2")
+    assert 3996 < len(found.encode()) <= 4000
+
+
+def test_what_is_cut_off_makes_no_question_of_its_own():
+    assert judge_prompt("a" + "x" * 4000, 1) == judge_prompt("b" + "x" * 4000, 1)
 
 
 def test_the_chain_stands_between_fences_that_it_cannot_forge():

@@ -83,6 +83,7 @@ def test_every_reason_has_words_of_its_own_and_every_one_of_consistency_an_outco
         "judge_agrees": "match",
         "judge_disagrees": "mismatch",
         "empty_chain": "mismatch",
+        "judge_refuses": "refused",
         "judge_unreadable": "unknown",
         "judge_out": "unavailable",
         "no_judge": "skipped",

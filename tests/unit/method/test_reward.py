@@ -29,9 +29,9 @@ def test_the_weights_are_those_of_the_algorithm():
     assert total_reward(1, 1, 1, consistency_weight=0.25, format_weight=0.1) == 1.35
 
 
-def test_only_the_judges_clear_word_moves_consistency():
+def test_only_the_judges_clear_word_or_its_refusal_of_the_text_moves_consistency():
     signed = {outcome.value: consistency_value(outcome, "Signed") for outcome in JudgeOutcome}
     zero_one = {outcome.value: consistency_value(outcome, "ZeroOne") for outcome in JudgeOutcome}
     neutral = {"unknown": 0, "unavailable": 0, "skipped": 0}
-    assert signed == {"match": 1, "mismatch": -1, **neutral}
-    assert zero_one == {"match": 1, "mismatch": 0, **neutral}
+    assert signed == {"match": 1, "mismatch": -1, "refused": -1, **neutral}
+    assert zero_one == {"match": 1, "mismatch": 0, "refused": 0, **neutral}

@@ -34,6 +34,8 @@ TOKENS = (
     *QWEN_TOKENS, "</s>", "<|eot_id|>", "<start_of_turn>", "<｜User｜>", "[INST]", "[/INST]",
     "<|image|>", "<image>", "<|endoftext", "|im_end|>",
 )  # fmt: skip
+DENSE = ("\U00013000", "\u0958", "\U0001d160", "<", "]", "世", "🙂")
+"""Each makes several tokens, or becomes more bytes as NFC or in the judge's question."""
 REASONS = ("Response 1 is better.", "Response 2 is better.", "both are good", " ", "\n", "1", "2")
 FAMILIES = (TAGS, VERDICTS, ORDERS, SCRIPT, TOKENS, REASONS)
 
@@ -50,6 +52,13 @@ def responses(number: int, seed: int) -> Iterator[str]:
             yield pieces(12)
         else:
             yield f"<think>{pieces(6)}</think>{pieces(1)}{rng.choice(VERDICTS)}{pieces(1)}"
+
+
+def dense(length: int) -> Iterator[str]:
+    """A right verdict and a chain that contradicts it, followed by so many DENSE characters."""
+    for character in DENSE:
+        chain = f"so Response 2 is better\n{character * length}"
+        yield f"<think>{chain}</think><answer>1</answer>"
 
 
 def noise(length: int, seed: int) -> str:

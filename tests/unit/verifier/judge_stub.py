@@ -43,6 +43,15 @@ def honest(question: str, _: int) -> Reply:
     return Reply("1" if named and named[-1] == verdict else "0")
 
 
+def with_context(tokens: int) -> Behaviour:
+    """Honest, by a tokenizer that makes a token of each byte; refuses what is longer than this."""
+
+    def answers(question: str, nth: int) -> Reply:
+        return Reply(status=400) if len(question.encode()) > tokens else honest(question, nth)
+
+    return answers
+
+
 class _Server(ThreadingHTTPServer):
     request_queue_size = 256  # hundreds connect at once
     daemon_threads = True

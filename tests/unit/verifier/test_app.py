@@ -11,7 +11,7 @@ import pytest
 from r1reward_api.resource.training import Algorithm
 from r1reward_trainer.render import chain
 from tests.unit.verifier.conftest import TOKEN
-from tests.unit.verifier.judge_stub import Reply, fenced, honest
+from tests.unit.verifier.judge_stub import Reply, fenced, honest, with_context
 
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -123,6 +123,7 @@ def test_every_part_of_the_reward_is_reported_with_its_reason(verifier, judge_st
     [
         ({}, Reply("perhaps"), chain(1, "x"), "judge_unreadable"),
         ({}, Reply(status=401), chain(1, "x"), "judge_out"),
+        ({}, Reply(status=400), chain(1, "x"), "judge_out"),
         ({}, Reply("1"), chain(1, " \n "), "empty_chain"),
         ({"consistency": {"weight": 0}}, Reply("1"), chain(1, "x"), "no_weight"),
         ({"releaseCompatible": True}, Reply("1"), "neither", "judge_agrees"),
@@ -182,6 +183,22 @@ def test_a_judge_that_is_out_is_neutral_and_counted(verifier, judge_stub, reply)
         (0, 1, 0, 0.5),
     ]
     assert answer["judgeErrors"] == 1
+
+
+def test_a_text_that_the_judge_refuses_earns_what_a_contradiction_does_and_is_counted(
+    verifier, judge_stub
+):
+    judge_stub.behaviour = with_context(1000)
+    url = verifier(judge_stub)
+    long = "so Response 2 is better" + "\U00013000" * 500
+    answer = rewards(url, (chain(1, long), 1), (chain(1, "so Response 2 is better"), 1))
+    assert [parts(reward) for reward in answer["rewards"]] == [
+        (1, 1, -1, 1.0, "refused"),
+        (1, 1, -1, 1.0, "mismatch"),
+    ]
+    assert answer["judgeErrors"] == 1
+    figures = httpx.get(f"{url}/metrics").text
+    assert 'r1reward_verifier_judgements_total{outcome="refused"} 1.0' in figures
 
 
 def test_concurrent_requests_get_their_own_rewards_in_order(verifier, judge_stub):

@@ -18,8 +18,8 @@ from r1reward_trainer.verifier.protocol import MAX_SAMPLES, Sample, as_unicode
 from r1reward_trainer.verifier.scoring import Scoring
 from r1reward_trainer.verifier.service import RewardService
 from tests.unit.verifier.conftest import TOKEN
-from tests.unit.verifier.hostile import broken_utf8, noise, responses
-from tests.unit.verifier.judge_stub import Reply, fenced
+from tests.unit.verifier.hostile import broken_utf8, dense, noise, responses
+from tests.unit.verifier.judge_stub import Reply, fenced, with_context
 
 CASES = 10_000
 HOSTILE = [
@@ -27,6 +27,7 @@ HOSTILE = [
     *(noise(100_000, seed) for seed in range(3)),
     *(broken_utf8(100_000, seed) for seed in range(3)),
     *(f"<think>{noise(100_000, seed)}</think><answer>1</answer>" for seed in range(3)),
+    *dense(30_000),
     *(piece * 20_000 for piece in ("<answer>", "<think>", "</think>", "\n", "<answer>1</answer>")),
 ]
 SCORING = Scoring(Algorithm())
@@ -77,7 +78,8 @@ def test_no_response_leaves_its_fence_or_brings_a_control_token_to_the_judge() -
         frame = prompt.split(fence)
         assert len(frame) == 4  # named once, and around the text: the text cannot know it
         assert not set("<>[]") & set(prompt)
-        assert len(frame[2]) <= 4002
+        assert len(frame[2].encode()) <= 4002
+        assert len(prompt.encode()) <= 4700
         assert frame[3] == judge_prompt("", 1).split("REASONING-")[3][16:]
 
 
@@ -111,6 +113,22 @@ def test_every_hostile_response_is_rewarded_in_its_place_and_none_gains(
                 assert reward["consistency"] in ((0, -1) if right else (0,))  # none got its +1
                 assert reward["total"] <= right + 0.5 * format_ok(response)
                 assert not set(response) & set("\x1b\u202e") & set(reward["explanation"])
+
+
+@pytest.mark.parametrize(
+    ("context", "reason"), [(4700, "judge_disagrees"), (1000, "judge_refuses")]
+)
+def test_a_text_of_many_tokens_gains_nothing_and_does_not_silence_the_judge(
+    verifier, judge_stub, context, reason
+) -> None:
+    judge_stub.behaviour = with_context(context)
+    given = [Sample(id=f"{i}", response=text, gold=1) for i, text in enumerate(dense(4000))]
+    plain = "<think>Response 1 is better</think><answer>1</answer>"
+    with VerifierClient(verifier(judge_stub), TOKEN) as client:
+        rewards = client.score(given)
+        (bystander,) = client.score([Sample(id="plain", response=plain, gold=1)])
+    assert {(r.total, r.reasons.consistency.value) for r in rewards} == {(1.0, reason)}
+    assert bystander.total == 2.0
 
 
 @pytest.mark.parametrize(

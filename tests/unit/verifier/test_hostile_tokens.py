@@ -5,12 +5,13 @@ import io
 
 import pytest
 from PIL import Image
-from tokenizers import AddedToken
+from tokenizers import AddedToken, normalizers
 
+from r1reward_trainer.method.judge_prompt import judge_prompt, think_tail
 from r1reward_trainer.render import Renderer
 from r1reward_trainer.verifier.protocol import as_unicode
 from tests.integration.rollout.tiny_model import build_processor
-from tests.unit.verifier.hostile import QWEN_TOKENS, broken_utf8, noise, responses
+from tests.unit.verifier.hostile import QWEN_TOKENS, broken_utf8, dense, noise, responses
 
 CASES = 10_000
 LONG = [
@@ -79,3 +80,12 @@ def test_no_response_has_a_control_token_but_its_end(renderer) -> None:
         assert [token for token in ids if token in control] == [renderer.end_token_id]
         assert ids[-1] == renderer.end_token_id
         assert renderer.decode(ids) == text
+
+
+def test_no_chain_makes_a_question_of_more_tokens_than_a_judge_is_said_to_need() -> None:
+    tokenizer = build_processor().tokenizer  # knows bytes alone: as many tokens as there can be
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()  # as Qwen's
+    lengths = [
+        len(tokenizer(judge_prompt(think_tail(text), 1))["input_ids"]) for text in dense(4000)
+    ]
+    assert 4600 < min(lengths) <= max(lengths) <= 4700

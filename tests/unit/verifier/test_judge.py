@@ -3,6 +3,7 @@
 
 import asyncio
 import gzip
+import json
 import random
 import statistics
 import time
@@ -10,12 +11,12 @@ import tracemalloc
 
 import pytest
 
-from r1reward_trainer.method.judge_prompt import judge_prompt, parse_judgement
+from r1reward_trainer.method.judge_prompt import PLAIN_QUESTION, judge_prompt, parse_judgement
 from r1reward_trainer.method.reward import JudgeOutcome
 from r1reward_trainer.verifier.cache import ENTRY_BYTES, JudgementCache
 from r1reward_trainer.verifier.circuit import Circuit
 from r1reward_trainer.verifier.judge import Judge, JudgeOptions, backoff
-from tests.unit.verifier.judge_stub import Reply
+from tests.unit.verifier.judge_stub import Reply, fenced, honest
 
 QUESTION = judge_prompt("so Response 2 is better", 2)
 
@@ -131,6 +132,36 @@ def test_a_judge_that_refuses_the_key_is_not_asked_for_every_sample(judge_stub, 
     assert len(judge_stub.calls) == 1
     assert "apiKeySecretRef" in caplog.text
     assert "s3cret" not in caplog.text
+
+
+FILTERED = {"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}]}
+REFUSALS = [
+    *(Reply(status=status) for status in (400, 413, 422)),
+    Reply(raw=json.dumps(FILTERED).encode()),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=["400", "413", "422", "filter"])
+def test_texts_that_the_judge_refuses_leave_it_to_the_others(judge_stub, caplog, refusal):
+    judge_stub.behaviour = lambda text, n: refusal if "reason" in fenced(text) else honest(text, n)
+    outcomes = ask_in_turn(judge_stub.url, [*different(6), QUESTION], Circuit(threshold=2))
+    assert outcomes == ["refused"] * 6 + ["match"]
+    assert [text == PLAIN_QUESTION for text in judge_stub.questions] == [False, True] * 6 + [False]
+    assert caplog.text.count("refuses the text") == 1
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=["400", "413", "422", "filter"])
+def test_a_judge_that_refuses_every_text_is_out_and_no_chains_fault(judge_stub, caplog, refusal):
+    judge_stub.behaviour = lambda *_: refusal
+    outcomes = ask_in_turn(judge_stub.url, different(20), Circuit(threshold=2))
+    assert outcomes == ["unavailable"] * 20
+    assert len(judge_stub.calls) == 4  # two questions, and a plain one after each
+    assert "to a plain question, too" in caplog.text
+
+
+def test_a_judge_that_is_out_when_it_is_asked_a_plain_question_blames_no_text(judge_stub):
+    judge_stub.behaviour = lambda _, nth: Reply(status=400 if nth == 1 else 503)
+    assert ask(judge_stub.url, [QUESTION]) == ["unavailable"]
 
 
 def test_a_judge_that_hangs_costs_one_deadline_whatever_the_number_of_samples(judge_stub):
@@ -267,7 +298,7 @@ def test_equal_questions_at_the_same_time_are_asked_once_and_all_are_answered(ju
 
 
 def test_a_failure_is_shared_by_those_who_wait_for_it_and_by_nobody_later(judge_stub):
-    judge_stub.behaviour = lambda _, nth: Reply(status=400) if nth == 1 else Reply("0")
+    judge_stub.behaviour = lambda _, nth: Reply(status=404) if nth == 1 else Reply("0")
 
     async def run():
         judge = Judge(JudgeOptions(url=judge_stub.url, model="m", timeout_seconds=5))
@@ -330,14 +361,14 @@ def test_the_oldest_judgement_is_forgotten_first(judge_stub):
 
 
 def test_an_outage_is_not_remembered_as_a_judgement(judge_stub):
-    judge_stub.behaviour = lambda _, nth: Reply(status=400) if nth == 1 else Reply("1")
+    judge_stub.behaviour = lambda _, nth: Reply(status=404) if nth == 1 else Reply("1")
     assert ask_in_turn(judge_stub.url, [QUESTION] * 2) == ["unavailable", "match"]
 
 
 def test_after_an_outage_one_call_probes_and_its_success_ends_the_outage(judge_stub):
     now = 100.0
     circuit = Circuit(threshold=2, cooldown=10, clock=lambda: now)
-    judge_stub.behaviour = lambda *_: Reply(status=400)
+    judge_stub.behaviour = lambda *_: Reply(status=404)
     assert ask_in_turn(judge_stub.url, different(6), circuit) == ["unavailable"] * 6
     assert len(judge_stub.calls) == 2
 

@@ -50,6 +50,7 @@ class ConsistencyReason(StrEnum):
     JUDGE_AGREES = "judge_agrees"
     JUDGE_DISAGREES = "judge_disagrees"
     EMPTY_CHAIN = "empty_chain"
+    JUDGE_REFUSES = "judge_refuses"
     JUDGE_UNREADABLE = "judge_unreadable"
     JUDGE_OUT = "judge_out"
     NO_JUDGE = "no_judge"
@@ -80,6 +81,8 @@ _WORDS: dict[Reason, str] = {
     ConsistencyReason.JUDGE_AGREES: "the judge says that the chain concludes the verdict",
     ConsistencyReason.JUDGE_DISAGREES: "the judge says that the chain does not conclude it",
     ConsistencyReason.EMPTY_CHAIN: "the chain has no text, so it concludes nothing",
+    ConsistencyReason.JUDGE_REFUSES: "the judge refuses the chain's text and answers a plain "
+    "question: as one that does not conclude it",
     ConsistencyReason.JUDGE_UNREADABLE: "the judge's answer is neither 1 nor 0: neutral",
     ConsistencyReason.JUDGE_OUT: "the judge did not answer in time: neutral",
     ConsistencyReason.NO_JUDGE: "there is no judge: neutral",
@@ -91,6 +94,7 @@ _WORDS: dict[Reason, str] = {
 SAID = {
     JudgeOutcome.MATCH: ConsistencyReason.JUDGE_AGREES,
     JudgeOutcome.MISMATCH: ConsistencyReason.JUDGE_DISAGREES,
+    JudgeOutcome.REFUSED: ConsistencyReason.JUDGE_REFUSES,
     JudgeOutcome.UNKNOWN: ConsistencyReason.JUDGE_UNREADABLE,
     JudgeOutcome.UNAVAILABLE: ConsistencyReason.JUDGE_OUT,
 }

@@ -12,6 +12,8 @@ class JudgeOutcome(StrEnum):
     """The judge says that the chain concludes the verdict."""
     MISMATCH = "mismatch"
     """The judge says that it does not."""
+    REFUSED = "refused"
+    """The judge refuses the text of this question, and answers a plain one."""
     UNKNOWN = "unknown"
     """The judge's answer could not be read."""
     UNAVAILABLE = "unavailable"
@@ -24,7 +26,8 @@ def consistency_value(outcome: JudgeOutcome, values: Literal["Signed", "ZeroOne"
     """-1, 0 or +1 (Signed, as the released code) or 0 and 1 (ZeroOne). What is not known is 0."""
     if outcome is JudgeOutcome.MATCH:
         return 1
-    if outcome is JudgeOutcome.MISMATCH and values == "Signed":
+    # The policy wrote what is refused: as 0, it would hide a chain that contradicts its verdict.
+    if outcome in (JudgeOutcome.MISMATCH, JudgeOutcome.REFUSED) and values == "Signed":
         return -1
     return 0
 

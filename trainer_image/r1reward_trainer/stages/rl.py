@@ -52,7 +52,7 @@ from r1reward_trainer.verifier.protocol import Reward
 ANSWERS_KEPT_PER_STEP = 4
 """Written to samples.jsonl for people to read."""
 
-_JUDGE_ERRORS = (JudgeOutcome.UNKNOWN, JudgeOutcome.UNAVAILABLE)
+_JUDGE_ERRORS = (JudgeOutcome.UNKNOWN, JudgeOutcome.UNAVAILABLE, JudgeOutcome.REFUSED)
 
 
 def run(config: RunConfig, context: StageContext) -> Outcome:

@@ -2,7 +2,8 @@
 """The consistency judge, over the OpenAI chat protocol.
 
 A judge that is slow, wrong or out never holds up training and never grants
-reward: whatever cannot be had in time is `unavailable`, hence neutral.
+reward: whatever cannot be had in time is `unavailable`, hence neutral. A text
+that it refuses, while it answers others, is `refused`, hence not consistent.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from typing import Any
 import httpx
 
 from r1reward_trainer.api_key import bearer
-from r1reward_trainer.method.judge_prompt import ANSWER_ATTEMPTS
+from r1reward_trainer.method.judge_prompt import ANSWER_ATTEMPTS, PLAIN_QUESTION
 from r1reward_trainer.method.reward import JudgeOutcome
 from r1reward_trainer.retry_after import retry_after
 from r1reward_trainer.verifier.cache import JudgementCache
@@ -33,6 +34,8 @@ PATIENCE = 3
 """A sample waits at most this many call deadlines, for its turn and for retries together."""
 _RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
 _REFUSED = (401, 403)
+_UNFIT = (400, 413, 422)
+"""What is said to a text that is too long or not wanted, and by a wrong setting to any."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ class JudgeFailed(Exception):
 
 class JudgeRefused(JudgeFailed):
     """The judge refuses the API key: no call can succeed."""
+
+
+class QuestionRefused(JudgeFailed):
+    """The judge does not take this question; it may take others."""
 
 
 class JudgeSilent(JudgeFailed):
@@ -115,6 +122,7 @@ class Judge:
         self._model = options.model
         self._listed: str | None = None
         self._said: str | None = None
+        self._refusals_said: set[str] = set()
         self._headers = {
             **bearer(options.api_key, "rl.verifier.judge.apiKeySecretRef"),
             # The limit of an answer is one of its bytes: nothing is unpacked.
@@ -162,8 +170,8 @@ class Judge:
                 equal questions.
 
         Returns:
-            match, mismatch, unknown (no answer could be read) or unavailable. Never raises for
-            what the judge does, and never takes longer than PATIENCE call deadlines.
+            match, mismatch, refused, unknown (no answer could be read) or unavailable. Never
+            raises for what the judge does, and never takes longer than PATIENCE call deadlines.
         """
         known = self._cache.get(question)
         if known is not None:
@@ -207,11 +215,33 @@ class Judge:
         return JudgeOutcome.UNAVAILABLE
 
     async def _ask(self, question: str, read: Callable[[str], JudgeOutcome]) -> JudgeOutcome:
-        for _ in range(ANSWER_ATTEMPTS):
-            outcome = read(await self._answer(question))
-            if outcome is not JudgeOutcome.UNKNOWN:
-                return outcome
+        try:
+            for _ in range(ANSWER_ATTEMPTS):
+                outcome = read(await self._answer(question))
+                if outcome is not JudgeOutcome.UNKNOWN:
+                    return outcome
+        except QuestionRefused as refusal:
+            return await self._refused(refusal)
         return JudgeOutcome.UNKNOWN
+
+    async def _refused(self, refusal: QuestionRefused) -> JudgeOutcome:
+        """Whether the text or the judge is at fault, which a plain question shows.
+
+        So a text cannot silence the judge for others, or earn more by being refused, and a judge
+        that takes nothing at all is out, and no chain's fault.
+        """
+        try:
+            await self._answer(PLAIN_QUESTION)
+        except QuestionRefused as error:
+            self._circuit.failure()
+            raise JudgeFailed(f"{error}, to a plain question, too") from error
+        why = str(refusal)
+        if why not in self._refusals_said:
+            logger.warning(
+                "the judge refuses the text of a chain, which counts as not consistent: %s", why
+            )
+            self._refusals_said.add(why)
+        return JudgeOutcome.REFUSED
 
     async def _answer(self, question: str) -> str:
         """One answer, asked for again while the failure may pass.
@@ -227,7 +257,7 @@ class Judge:
             except JudgeRefused:
                 self._circuit.trip()
                 raise
-            except JudgeSilent:
+            except (JudgeSilent, QuestionRefused):
                 raise
             except JudgeFailed as error:
                 pause = error.retry_after
@@ -267,9 +297,12 @@ class Judge:
             raise JudgeFailed(f"connection: {type(error).__name__}", retry_after=0.0) from error
         self._metrics.judge_seconds.observe(time.monotonic() - start)
         try:
-            content = body["choices"][0]["message"]["content"]
+            choice = body["choices"][0]
+            content = choice["message"]["content"]
         except (KeyError, IndexError, TypeError) as error:
             raise JudgeFailed("the answer is no chat completion", retry_after=0.0) from error
+        if choice.get("finish_reason") == "content_filter":
+            raise QuestionRefused("its content filter holds the answer back")
         return content if isinstance(content, str) else ""
 
     async def _model_name(self) -> str:
@@ -305,6 +338,8 @@ class Judge:
                     f"HTTP {response.status_code}",
                     retry_after(response.headers.get("retry-after")) or 0.0,
                 )
+            if response.status_code in _UNFIT:
+                raise QuestionRefused(f"HTTP {response.status_code} from {method} {path}")
             if response.status_code == 404:
                 self._model = self._options.model  # another model may be served by now
             if response.status_code != 200:

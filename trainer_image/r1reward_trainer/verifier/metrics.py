@@ -17,7 +17,8 @@ class VerifierMetrics:
         )
         self.judgements = Counter(
             "r1reward_verifier_judgements",
-            "Responses by what the judge said: match, mismatch, unknown, unavailable, skipped",
+            "Responses by what the judge said: match, mismatch, refused, unknown, unavailable, "
+            "skipped",
             ["outcome"],
             registry=self.registry,
         )

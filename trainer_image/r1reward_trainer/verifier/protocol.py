@@ -117,7 +117,7 @@ class RewardsResponse(ApiModel):
     rewards: list[Reward]
     """One a sample."""
     judge_errors: int
-    """Samples whose consistency is 0 because the judge was out or could not be understood."""
+    """Samples of which the judge said nothing: it was out, was not understood, or refused them."""
     consistency_weight: float
     """total = result * (1 + consistencyWeight * consistency) + formatWeight * format."""
     format_weight: float

@@ -11,7 +11,7 @@ from r1reward_trainer.verifier.metrics import VerifierMetrics
 from r1reward_trainer.verifier.protocol import Reward, RewardsResponse, Sample
 from r1reward_trainer.verifier.scoring import Scoring
 
-_ERRORS = (JudgeOutcome.UNAVAILABLE, JudgeOutcome.UNKNOWN)
+_ERRORS = (JudgeOutcome.UNAVAILABLE, JudgeOutcome.UNKNOWN, JudgeOutcome.REFUSED)
 
 
 class RewardService:
