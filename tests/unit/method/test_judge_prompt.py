@@ -22,7 +22,20 @@ def test_the_judge_sees_the_last_three_lines_with_text():
     assert think_tail("<think>a\n\n b \n\n\nc\nd\n</think><answer>1</answer>") == "b\nc\nd"
 
 
-INVISIBLE = "\u200b\u200d\u2060\ufeff\u202e\u2066\u00ad\x00\u3164\u2800\U000e0041"
+DEFAULT_IGNORABLE = (
+    "00AD 034F 061C 115F..1160 17B4..17B5 180B..180F 200B..200F 202A..202E 2060..206F 3164 "
+    "FE00..FE0F FEFF FFA0 FFF0..FFF8 1BCA0..1BCA3 1D173..1D17A E0000..E0FFF"
+)
+"""As in DerivedCoreProperties.txt of Unicode 16."""
+
+
+def of_ranges(ranges):
+    """The characters in ranges as Unicode's files write them."""
+    ends = ([int(end, 16) for end in one.split("..")] for one in ranges.split())
+    return "".join(chr(c) for first, *last in ends for c in range(first, (last or [first])[0] + 1))
+
+
+INVISIBLE = of_ranges(DEFAULT_IGNORABLE) + "\x00\u2800\U00013441\U00016fe4\U0001d159"
 
 
 def test_a_chain_of_characters_that_cannot_be_seen_is_empty():
@@ -36,8 +49,18 @@ def test_characters_that_cannot_be_seen_do_not_hide_the_conclusion():
         think_tail(f"<think>{lines}</think><answer>1</answer>")
         == "a\nso Response\u00a02\tis better"
     )
-    line = "so Resp\u200bonse 2" + INVISIBLE * 1000
+    line = "so Resp\u200bonse 2" + INVISIBLE * 10
     assert think_tail(f"<think>{line}</think><answer>1</answer>") == "so Response 2"
+
+
+def test_marks_are_text_on_a_letter_alone():
+    assert think_tail("<think>e\u0301 so 2\n\u0301\n \u0308\u20dd\n</think>") == "e\u0301 so 2"
+    assert think_tail("<think>\u0301\n\u0308</think><answer>1</answer>") == ""
+
+
+@pytest.mark.parametrize("line", ["x", "世", "7", "½", "…", "-", "=", "🙂", "€"])
+def test_a_line_of_one_letter_number_punctuation_mark_or_symbol_has_text(line):
+    assert think_tail(f"<think>{line}</think><answer>1</answer>") == line
 
 
 @pytest.mark.parametrize(
@@ -150,6 +173,9 @@ def test_the_released_code_lets_any_zero_win(answer, outcome):
 
 def test_the_released_question_has_the_tail_with_its_tag_and_the_answer_in_words():
     assert released_tail(RESPONSE) == "b;c;d</think>"
+    assert (
+        released_tail("<think>a\n\u200b\n\u034f\n\u0301</think>") == "\u200b;\u034f;\u0301</think>"
+    )
     prompt = released_prompt(RESPONSE)
     assert "Response #########\n b;c;d</think> \n" in prompt
     assert "Answer#########\n response 1 is better\n" in prompt

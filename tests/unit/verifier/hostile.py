@@ -28,6 +28,7 @@ ORDERS = (
 )  # fmt: skip
 SCRIPT = (
     "\u202e", "\u2066", "\u200f", "\ufeff", "\u200b", "\0", "\x1b[2J", "\r", "\u2028", "\x85",
+    "\u034f", "\ufe0f", "\U000e0100", "\u2800", "\u0301",
     "é", "e\u0301", "世界", "🙂", "\U0010ffff", "\ufffd", "\ufffe", "\ud800", "\udfff\ud800",
 )  # fmt: skip
 TOKENS = (

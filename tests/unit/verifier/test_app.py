@@ -125,6 +125,7 @@ def test_every_part_of_the_reward_is_reported_with_its_reason(verifier, judge_st
         ({}, Reply(status=401), chain(1, "x"), "judge_out"),
         ({}, Reply(status=400), chain(1, "x"), "judge_out"),
         ({}, Reply("1"), chain(1, " \n "), "empty_chain"),
+        ({}, Reply("1"), chain(1, "\u034f\n\u0301"), "empty_chain"),
         ({"consistency": {"weight": 0}}, Reply("1"), chain(1, "x"), "no_weight"),
         ({"releaseCompatible": True}, Reply("1"), "neither", "judge_agrees"),
         ({}, None, chain(1, "x"), "no_judge"),

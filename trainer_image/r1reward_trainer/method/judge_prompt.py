@@ -25,8 +25,15 @@ ANSWER_ATTEMPTS = 3
 _ANSWER = re.compile(r"(?:output\s*:\s*)?([01])\.?", re.IGNORECASE)
 _HARMLESS = str.maketrans({"<": "‹", ">": "›", "[": "［", "]": "］"})
 """Chat templates write their control tokens with these: <|im_end|>, </s>, [INST]."""
-_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-"""Letters and symbols to Unicode, yet nothing to be seen."""
+_IGNORABLE = (
+    *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810)),
+    *(0x3164, *range(0xFE00, 0xFE10), 0xFFA0, *range(0xE0100, 0xE01F0)),
+)
+"""Default_Ignorable_Code_Point in Unicode's DerivedCoreProperties.txt, of those that Python calls
+printable."""
+_WITHOUT_INK = (0x2800, 0x13441, 0x13442, 0x16FE4, 0x1D159)
+"""Unicode's other blanks that are no spaces: in Braille, hieroglyphs, Khitan and music."""
+_BLANK = frozenset(map(chr, (*_IGNORABLE, *_WITHOUT_INK)))
 
 
 def think_tail(response: str) -> str:
@@ -47,8 +54,10 @@ def think_tail(response: str) -> str:
 
 
 def _seen(line: str) -> str:
-    kept = (c for c in line if (c.isprintable() or c.isspace()) and c not in _BLANK)
-    return "".join(kept).strip()
+    kept = "".join(c for c in line if (c.isprintable() or c.isspace()) and c not in _BLANK)
+    # Letters, numbers, punctuation and symbols: marks are text on one of these alone.
+    has_text = any(unicodedata.category(c)[0] in "LNPS" for c in kept)
+    return kept.strip() if has_text else ""
 
 
 def judge_prompt(tail: str, verdict: int) -> str:
