@@ -107,13 +107,14 @@ def test_ties_and_silence_are_shown_apart():
     votes = {1: 1, 2: 2, 3: None, 4: 1}
     voters = judged(rows(3), lambda _, __, sample: votes.get(sample), votes=4)
     assert [metrics.tied_share(voters, k) for k in (1, 2, 3, 4)] == [0, 1, 1, 0]
+    assert metrics.weighted_open_share(voters, 2) == 0
     silent = judged(rows(3), lambda *_: None, votes=2)
     assert (metrics.tied_share(silent, 2), metrics.silent_share(silent, 2)) == (0, 1)
 
 
-def stopped_early(says, ks, count=40):
-    """The judge's answers without the votes that early stopping leaves out."""
-    whole = predictions(ROWS[:count], says, votes=max(ks))
+def stopped_early(says, ks, changed=lambda p: p):
+    """The judge's answers, and those without the votes that early stopping leaves out."""
+    whole = [changed(p) for p in predictions(ROWS, says, votes=max(ks))]
     kept = []
     for _, answers in groupby(whole, key=lambda p: (p.row, p.order)):
         prompt = list(answers)
@@ -136,6 +137,48 @@ def test_voting_is_the_same_and_any_a_lower_bound_when_votes_are_left_out():
         assert bound <= exact <= bound + metrics.any_open_share(early, k)
         assert metrics.any_open_share(whole, k) == 0
     assert metrics.votes_asked(early, 7) < metrics.votes_asked(whole, 7) == 7
+
+
+def test_weighted_voting_may_differ_where_it_is_open_and_nowhere_else():
+    generator = np.random.default_rng(5)
+    is_right = generator.random((40, 2, 16)) < 0.6
+    sure = np.where(is_right, 4.0, 0.4) * generator.exponential(1.0, size=(40, 2, 16))
+
+    def says(i, order, sample):
+        gold = right(ROWS)(i, order, sample) or 0
+        return gold if is_right[i, ORDERS.index(order), sample] else 3 - gold
+
+    def weighed(p):
+        odds = float(sure[p.row, ORDERS.index(p.order), p.sample])
+        return replace(p, log_odds=odds * (3 - 2 * p.verdict))
+
+    whole, early = stopped_early(says, (7, 15), weighed)
+    differ = []
+    for k in (7, 15):
+        all_votes, some = (metrics.weighted_voting_by_row(j, k) for j in (whole, early))
+        is_open = metrics.weighted_open_share(early, k)
+        differ.append(np.abs(all_votes - some).mean())
+        assert differ[-1] <= is_open < 1
+        assert metrics.weighted_open_share(whole, k) == 0
+    assert max(differ) > 0
+
+
+@pytest.mark.parametrize(
+    ("k", "odds", "share"),
+    [
+        (4, 9.0, 0),  # three votes of nearly 1 each against the one that is missing
+        (6, 9.0, 1),  # against three of up to 1
+        (4, -9.0, 1),  # hardly any weight: the verdicts are the less likely ones
+        (3, -9.0, 0),  # no vote is missing
+    ],
+)
+def test_a_weighted_vote_is_open_while_the_missing_votes_could_turn_it(k, odds, share):
+    def prediction(p):
+        sign = 3 - 2 * p.gold
+        return replace(p, verdict=p.gold, log_odds=sign * (odds if p.sample else 9.0))
+
+    said = (prediction(p) for p in predictions(ROWS, right(ROWS), votes=3))
+    assert metrics.weighted_open_share(judgements(to_table(said), "rl"), k) == share
 
 
 def test_three_sure_votes_outweigh_four_that_are_hardly_more_than_even():

@@ -99,6 +99,7 @@ def test_votes_are_those_of_the_predictions(written, model):
             any_.append(counts[gold] > 0)
         assert vote["voting"]["value"] == pytest.approx(mean(voting))
         assert vote["any"]["value"] == pytest.approx(mean(any_))
+        assert (vote["weightedOpen"], vote["anyOpen"]) == (0, 0)
     assert [v["k"] for v in figures["models"][model]["votes"]] == [k for k in VOTES if k > 1]
 
 

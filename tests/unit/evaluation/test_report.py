@@ -17,7 +17,7 @@ from r1reward_trainer.evaluation.report.document import Report
 from r1reward_trainer.evaluation.report.pictures import data_uri
 from r1reward_trainer.evaluation.report.transcripts import EACH, choose
 from r1reward_trainer.method.verdict import format_ok
-from tests.unit.evaluation.builders import row, set_row
+from tests.unit.evaluation.builders import predictions, right, row, set_row, table
 from tests.unit.evaluation.reports import MODELS, metrics_jsonl, pictures, png, report, three_models
 
 HOSTILE = '</pre><script>alert(1)</script><img src=x onerror="a()">{{ 7*7 }}\u202eevil\x00&amp;'
@@ -229,3 +229,23 @@ def test_small_images_are_enlarged_and_large_ones_reduced():
 
     assert size(png(8)) == (96, 96)
     assert size(png(1000)) == (320, 320)
+
+
+def test_the_page_says_how_much_is_open_beside_the_figures_that_left_out_votes_could_change() -> (
+    None
+):
+    def wrong(position: int, order: str, sample: int) -> int:
+        return 3 - (right(GIVEN)(position, order, sample) or 0)
+
+    three_of_five = table(*(predictions(GIVEN, wrong, votes=3, model=m) for m in MODELS))
+    shown = report(three_of_five, GIVEN)
+    html = render(shown, pictures(shown, GIVEN))
+    found = dict(re.findall(r'data-figure="rl/((?:weighted|any)@\d)">([^<]*)<', html))
+    none_right = "0.000 [0.000, 0.000]"
+    assert found == {
+        "weighted@3": none_right,
+        "any@3": none_right,
+        "weighted@5": f"{none_right}, 1.000 open",
+        "any@5": f"≥ {none_right}, 1.000 open",
+    }
+    assert "<dt>Open</dt>" in html

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from r1reward_trainer.method.voting import majority, votes_needed, weighted_majority
+from r1reward_trainer.method.voting import majority, votes_needed, weighted_lead
 
 
 @pytest.mark.parametrize(
@@ -77,10 +77,11 @@ def test_stopping_early_never_changes_a_majority_and_never_asks_twice_for_nothin
 
 def test_one_sure_vote_outweighs_two_that_are_not():
     assert majority([1, 2, 2]) == 2
-    assert weighted_majority([1, 2, 2], [0.99, 0.45, 0.5]) == 1
-    assert weighted_majority([1, None, 2], [0.6, 0.9, 0.7]) == 2
+    assert weighted_lead([1, 2, 2], [0.99, 0.45, 0.5]) == pytest.approx(0.04)
+    assert weighted_lead([1, None, 2], [0.6, 0.9, 0.7]) == pytest.approx(-0.1)
 
 
 def test_even_weights_and_no_votes_decide_nothing():
-    assert weighted_majority([1, 2], [0.8, 0.8]) is None
-    assert weighted_majority([None], [0.8]) is None
+    assert weighted_lead([1, 2], [0.8, 0.8]) == 0
+    assert weighted_lead([1, 1, 1, 2, 2, 2], [0.1] * 6) == 0
+    assert weighted_lead([None], [0.8]) == 0

@@ -49,7 +49,10 @@ class Voting(ApiModel):
     voting: Interval
     """The majority is right, mean over both orders."""
     weighted: Interval
-    """As voting, each vote by the calibrated probability of its verdict."""
+    """As voting, each vote by the calibrated probability of its verdict; of the votes that were
+    asked for."""
+    weighted_open: float
+    """Share of prompts whose weighted vote those which were not asked for might turn."""
     any: Interval
     """Any vote is right, mean over both orders; of the votes that were asked for."""
     any_open: float
@@ -381,6 +384,7 @@ def _model(
                 k=k,
                 voting=interval(metrics.voting_by_row(judged, k)),
                 weighted=interval(metrics.weighted_voting_by_row(judged, k)),
+                weighted_open=metrics.weighted_open_share(judged, k),
                 any=interval(metrics.any_by_row(judged, k)),
                 any_open=metrics.any_open_share(judged, k),
                 any_by_chance=metrics.chance_of_any(k),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from r1reward_trainer.evaluation.predictions import GREEDY, ORDERS, Judgements
 from r1reward_trainer.evaluation.probability import cross_fitted, probability, row_log_odds
-from r1reward_trainer.method.voting import majority, votes_needed, weighted_majority
+from r1reward_trainer.method.voting import majority, votes_needed, weighted_lead
 
 
 def accuracy_by_row(judged: Judgements, sample: int = GREEDY) -> NDArray[np.float64]:
@@ -100,10 +100,24 @@ def silent_share(judged: Judgements, k: int) -> float:
 
 def weighted_voting_by_row(judged: Judgements, k: int) -> NDArray[np.float64]:
     """[rows]: as `voting_by_row`, but each vote counts by the calibrated probability of its
-    verdict; of the votes that were asked for.
+    verdict in its own order; of the votes that were asked for.
 
     The temperature is fitted on the single greedy answers of other rows.
     """
+    leads = _weighted_leads(judged, k)
+    said = np.select([leads > 0, leads < 0], [1, 2], 0)
+    return (said == judged.gold_by_order).mean(axis=1)
+
+
+def weighted_open_share(judged: Judgements, k: int) -> float:
+    """Share of the prompts whose weighted vote could be decided otherwise by the votes that were
+    not asked for, each of which weighs up to 1."""
+    missing = _votes_missing(judged, k)
+    return float(((missing > 0) & (np.abs(_weighted_leads(judged, k)) <= missing)).mean())
+
+
+def _weighted_leads(judged: Judgements, k: int) -> NDArray[np.float64]:
+    """[rows, 2]: by how much the votes for 1 outweigh those for 2, of the first k."""
     greedy = np.nan_to_num(judged.log_odds[:, :, GREEDY])
     margins = np.where(judged.gold_by_order == 1, greedy, -greedy)
     items = [item for item in judged.items for _ in ORDERS]
@@ -112,14 +126,14 @@ def weighted_voting_by_row(judged: Judgements, k: int) -> NDArray[np.float64]:
     by_answer = probability(np.nan_to_num(judged.log_odds) * sign, temperatures[:, :, None])
     missing = max(0, k + 1 - by_answer.shape[2])
     weights = np.pad(by_answer, ((0, 0), (0, 0), (0, missing)))[:, :, 1 : k + 1]
-    said = [
+    leads = [
         [
-            weighted_majority(_votes(judged, row, order, k), weights[row, order]) or 0
+            weighted_lead(_votes(judged, row, order, k), weights[row, order])
             for order in range(len(ORDERS))
         ]
         for row in range(len(judged.items))
     ]
-    return (np.array(said) == judged.gold_by_order).mean(axis=1)
+    return np.array(leads)
 
 
 def any_by_row(judged: Judgements, k: int) -> NDArray[np.float64]:
@@ -130,8 +144,7 @@ def any_by_row(judged: Judgements, k: int) -> NDArray[np.float64]:
 
 def any_open_share(judged: Judgements, k: int) -> float:
     """Share of the prompts in which only a vote that was not asked for could be right."""
-    drawn = judged.drawn[:, :, 1 : k + 1]
-    return float(((drawn.sum(axis=2) < k) & ~_any_right(judged, k)).mean())
+    return float(((_votes_missing(judged, k) > 0) & ~_any_right(judged, k)).mean())
 
 
 def votes_asked(judged: Judgements, k: int) -> float:
@@ -149,7 +162,7 @@ def _majorities(judged: Judgements, k: int) -> NDArray[np.int8]:
         [_votes(judged, row, order, k) for order in range(len(ORDERS))]
         for row in range(len(judged.items))
     ]
-    missing = k - judged.drawn[:, :, 1 : k + 1].sum(axis=2)
+    missing = _votes_missing(judged, k)
     unsettled = [
         [votes_needed(v[: k - m], [k]) for v, m in zip(*pair, strict=True)]
         for pair in zip(votes, missing, strict=True)
@@ -163,6 +176,11 @@ def _votes(judged: Judgements, row: int, order: int, k: int) -> list[int | None]
     """Verdicts of the first k votes; those that were not asked for are None, as invalid ones."""
     said = [int(v) or None for v in judged.verdicts[row, order, 1 : k + 1]]
     return said + [None] * (k - len(said))
+
+
+def _votes_missing(judged: Judgements, k: int) -> NDArray[np.int64]:
+    """[rows, 2]: how many of the first k votes were not asked for."""
+    return k - judged.drawn[:, :, 1 : k + 1].sum(axis=2)
 
 
 def _any_right(judged: Judgements, k: int) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 """Voting@K over several verdicts on one prompt (paper, section 5)."""
 
 from collections.abc import Sequence
+from math import fsum
 
 
 def majority(votes: Sequence[int | None]) -> int | None:
@@ -34,12 +35,12 @@ def _needed(votes: Sequence[int | None], k: int) -> int:
     return 0 if rest == 0 or short < 0 else short // 2 + 1
 
 
-def weighted_majority(votes: Sequence[int | None], weights: Sequence[float]) -> int | None:
-    """The verdict whose votes have the greater weight; even weights are None, hence wrong.
+def weighted_lead(votes: Sequence[int | None], weights: Sequence[float]) -> float:
+    """By how much the votes for 1 outweigh those for 2; 0 is a tie.
 
     Args:
         votes: verdicts; invalid ones (None) are dropped.
         weights: of each vote: the calibrated probability of its verdict.
     """
-    total = sum((3 - 2 * v) * w for v, w in zip(votes, weights, strict=True) if v is not None)
-    return None if total == 0 else 1 if total > 0 else 2
+    # Exactly: equal votes that were rounded one after another would decide a tie.
+    return fsum((3 - 2 * v) * w for v, w in zip(votes, weights, strict=True) if v is not None)
