@@ -196,6 +196,24 @@ def test_three_sure_votes_outweigh_four_that_are_hardly_more_than_even():
     assert metrics.weighted_voting_by_row(votes(0.05), 7).mean() == 0
 
 
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 2.0])
+def test_a_vote_weighs_the_same_at_whatever_temperature_it_was_sampled(temperature):
+    """Servers divide the log-odds of votes by it, and those of greedy answers by nothing. Two votes
+    of 1.7 outweigh three of 0.18, but not if both are four times as much, or half."""
+
+    def prediction(p):
+        verdict = 3 - p.gold if p.sample > 2 else p.gold
+        odds = (0.18 if p.sample > 2 else 1.7) * (3 - 2 * verdict)
+        # Rows of one item are in one fold, and no other rows make a calibration of 1.
+        p = replace(p, item="the same", verdict=verdict, log_odds=odds)
+        return replace(p, log_odds=odds / temperature, temperature=temperature) if p.sample else p
+
+    said = (prediction(p) for p in predictions(ROWS, lambda *_: 1, votes=5))
+    voters = judgements(to_table(said), "rl")
+    assert np.abs(voters.log_odds[0, 0]) == pytest.approx([1.7, 1.7, 1.7, 0.18, 0.18, 0.18])
+    assert metrics.weighted_voting_by_row(voters, 5).mean() == 1
+
+
 def test_votes_without_probabilities_weigh_the_same():
     said = [replace(p, log_odds=None) for p in predictions(ROWS, right(ROWS), votes=3)]
     voters = judgements(to_table(said), "rl")

@@ -56,6 +56,7 @@ FIGURE_COLUMNS = (
     "source",
     "order",
     "sample",
+    "temperature",
     "verdict",
     "log_odds",
     "released",
@@ -85,8 +86,9 @@ class Prediction:
         temperature: at which it was sampled; 0 is greedy.
         response: the text without its end token.
         verdict: 1 or 2; None when the response has none.
-        log_odds: ln P("1") − ln P("2") where the verdict stands; None without a verdict, or
-            where it is no token of its own.
+        log_odds: ln P("1") − ln P("2") where the verdict stands, at `temperature`, that of
+            greedy answers being 1: times the temperature it is the model's own. None without a
+            verdict, or where it is no token of its own.
         released: 1 or 2, what the released benchmark scripts make of the response.
         gold: the number of the better answer in this order.
         tokens: of the response, its end token included.
@@ -146,8 +148,8 @@ class Judgements:
         drawn: [rows, 2, samples], axis 1 as ORDERS; whether there is such an answer: votes that
             could not change a majority are not asked for.
         verdicts: [rows, 2, samples], int8; 0 where there is no verdict.
-        log_odds: [rows, 2, samples], of 1 against 2 as numbered in the order; NaN where there
-            are none.
+        log_odds: [rows, 2, samples], of 1 against 2 as numbered in the order, at temperature 1
+            in votes, too; NaN where there are none.
         released: [rows, 2], int8, of the greedy answers.
         tokens: [rows, 2, samples], int32.
         truncated: [rows, 2, samples], bool.
@@ -212,6 +214,8 @@ def judgements(table: pa.Table, model: str, set_name: str = HELDOUT) -> Judgemen
         return values
 
     gold = own["gold"].to_numpy()
+    temperature = spread("temperature", np.float64)
+    sampled_at = np.where(temperature > 0, temperature, 1)  # servers divide greedy ones by 1
     return Judgements(
         items=tuple(own["item"].take(first).to_pylist()),
         categories=tuple(own["category"].take(first).to_pylist()),
@@ -219,7 +223,7 @@ def judgements(table: pa.Table, model: str, set_name: str = HELDOUT) -> Judgemen
         gold=np.where(order == 0, gold, 3 - gold).astype(np.int8)[first],
         drawn=seen == 1,
         verdicts=spread("verdict", np.int8),
-        log_odds=spread("log_odds", np.float64, math.nan),
+        log_odds=spread("log_odds", np.float64, math.nan) * sampled_at,
         released=spread("released", np.int8)[:, :, GREEDY],
         tokens=spread("tokens", np.int32),
         truncated=spread("truncated", np.bool_),
