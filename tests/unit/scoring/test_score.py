@@ -113,6 +113,20 @@ def test_parquet_with_images_inside_is_scored_in_the_order_of_its_rows(site: Sit
     assert [line["id"] for line in r1.lines()] == [row["id"] for row in rows]
 
 
+def test_csv_with_images_beside_it_is_scored(site: Site, r1: Runner):
+    (r1.folder / "x.png").write_bytes(png())
+    path = r1.folder / "in.csv"
+    path.write_text(
+        'id,question,answer1,answer2,images\na,q,1,2,x.png\nb,q,2,1,"[""x.png"", ""x.png""]"\n'
+    )
+    server = site.server()
+    summary = r1.score(path, "--front", site.front(server))
+    assert (summary["rows"], summary["badRows"]) == (2, 0)
+    assert [(line["id"], line["verdict"]) for line in r1.lines()] == [("a", 2), ("b", 1)]
+    shown = [prompt.count(site.renderer.image_token_id) for prompt in server.generated]
+    assert sorted(n for n in shown if n) == [1, 1, 2, 2]
+
+
 def test_a_run_that_was_killed_goes_on_where_it_ended(site: Site, r1: Runner):
     asked: list[str] = []
     server = site.server(lambda one, two: asked.append(f"{one} {two}") or "no verdict")

@@ -4,7 +4,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -20,6 +20,12 @@ _DATA_URL = "data:"
 _SHOWN_CHARACTERS = 200
 
 Record = Mapping[str, Any]
+ReadImage = Callable[[str], bytes]
+"""The image at a path relative to the record's file.
+
+Raises:
+    LookupError: there is none.
+"""
 
 
 class Media(Protocol):
@@ -240,7 +246,7 @@ def _images(record: Record, max_images: int, media: Media) -> tuple[bytes, ...]:
     if isinstance(value, Video):
         images = _frames(value, max_images, media)
     else:
-        values = _image_list(value)
+        values = image_list(value)
         if not values:
             raise BadRecord(BadReason.NO_IMAGE, "images is empty")
         if len(values) > max_images:
@@ -249,7 +255,7 @@ def _images(record: Record, max_images: int, media: Media) -> tuple[bytes, ...]:
                 f"images has {len(values)} entries; the runtime's serving.imagesPerPrompt "
                 f"is {max_images}",
             )
-        images = tuple(_image_bytes(v, n, media) for n, v in enumerate(values))
+        images = tuple(image_bytes(v, n, media.image) for n, v in enumerate(values))
     for number, data in enumerate(images):
         if (fault := _fault(data)) is not None:
             raise BadRecord(BadReason.IMAGE_INVALID, f"images[{number}]: {fault}")
@@ -266,7 +272,12 @@ def _fault(image: bytes) -> str | None:
     return None
 
 
-def _image_list(value: Any) -> Sequence[Any]:
+def image_list(value: Any) -> Sequence[Any]:
+    """What `images` holds: a list, one image, or a JSON list as text.
+
+    Raises:
+        BadRecord: when it is none of them.
+    """
     if isinstance(value, list | tuple):
         return value
     if isinstance(value, str) and value.lstrip().startswith("["):  # a list in a cell of CSV
@@ -287,7 +298,17 @@ def _frames(video: Video, most: int, media: Media) -> tuple[bytes, ...]:
         raise BadRecord(BadReason.IMAGE_MISSING, f"images: {error}") from error
 
 
-def _image_bytes(value: Any, number: int, media: Media) -> bytes:
+def image_bytes(value: Any, number: int, read: ReadImage) -> bytes:
+    """The file of one image, which is not decoded.
+
+    Args:
+        value: bytes, a mapping with `bytes` or `path`, base64 text, a data URL or a path.
+        number: of the image in its record, from 0.
+        read: reads paths.
+
+    Raises:
+        BadRecord: when it is none of them, or there is no such file.
+    """
     if isinstance(value, Mapping):  # as Hugging Face datasets store images in Parquet
         path = value.get("path")
         value = value.get("bytes")
@@ -304,7 +325,7 @@ def _image_bytes(value: Any, number: int, media: Media) -> bytes:
         value = value.partition(",")[2]
     elif isinstance(value, ImagePath) or "." in value:  # a suffix; no letter of base64
         try:
-            return media.image(value)
+            return read(value)
         except LookupError as error:
             raise BadRecord(BadReason.IMAGE_MISSING, f"images[{number}]: {error}") from error
     try:

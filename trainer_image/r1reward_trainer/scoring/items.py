@@ -2,25 +2,18 @@
 """Rows of a file to be scored: pairs or groups of answers to one question."""
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
+from r1reward_trainer.data.schema import BadRecord, ReadImage, image_bytes, image_list
 from r1reward_trainer.scoring.protocol import ScoreRequest
 
-_DATA_URL = "data:"
 _SHOWN = 200
 MAX_ID = 1024
 """Letters of an id that are kept."""
-
-ReadImage = Callable[[str], bytes]
-"""The file at a path relative to the row's own.
-
-Raises:
-    LookupError: there is none.
-"""
 
 
 class BadItem(ValueError):
@@ -42,7 +35,7 @@ class Item:
 
 def parse_item(record: Mapping[str, Any], place: str, read_image: ReadImage) -> Item:
     """A row with `question`, `answers` (or `answer1` and `answer2`), and optionally `images` and
-    `id`; other columns are not looked at.
+    `id`; other columns are not looked at. Images are given as to `data.schema.parse_row`.
 
     Args:
         record: the row.
@@ -59,19 +52,16 @@ def parse_item(record: Mapping[str, Any], place: str, read_image: ReadImage) -> 
                 there = ", ".join(map(ascii, record))[:_SHOWN]
                 raise BadItem(f"neither answers nor {name} is there; there are {there}")
         answers = [record["answer1"], record["answer2"]]
-    images = record.get("images")
-    if images is None:
-        images = []
-    if not isinstance(images, list | tuple):
-        raise BadItem(f"images is {type(images).__name__}, must be a list")
     try:
         request = ScoreRequest.model_validate(
             {
                 "question": record.get("question"),
                 "answers": answers,
-                "images": [_encoded(value, n, read_image) for n, value in enumerate(images)],
+                "images": _encoded(record.get("images"), read_image),
             }
         )
+    except BadRecord as error:
+        raise BadItem(error.detail) from error
     except ValidationError as error:
         fault = error.errors()[0]
         field = ".".join(str(part) for part in fault["loc"])
@@ -80,19 +70,8 @@ def parse_item(record: Mapping[str, Any], place: str, read_image: ReadImage) -> 
     return Item(place if given is None else str(given)[:MAX_ID], request)
 
 
-def _encoded(value: Any, number: int, read_image: ReadImage) -> str:
-    """Base64 of an image given as bytes, as `{"bytes": …}`, as base64, as data URL or as path."""
-    if isinstance(value, Mapping):  # as Hugging Face datasets store images in Parquet
-        value = value.get("bytes")
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if not isinstance(value, str):
-        raise BadItem(
-            f"images[{number}] is {type(value).__name__}, must be bytes, base64 or a path"
-        )
-    if value.startswith(_DATA_URL) or "." not in value:  # a point is no letter of base64
-        return value
-    try:
-        return base64.b64encode(read_image(value)).decode()
-    except LookupError as error:
-        raise BadItem(f"images[{number}]: {error}") from error
+def _encoded(images: Any, read_image: ReadImage) -> list[str]:
+    """Images as base64; none where the row has none."""
+    given = [] if images is None else image_list(images)
+    files = (image_bytes(value, n, read_image) for n, value in enumerate(given))
+    return [base64.b64encode(file).decode() for file in files]
