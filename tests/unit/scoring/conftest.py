@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scoring front over HTTP, and behind it a server that speaks a rollout server's protocol."""
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ import torch
 from r1reward_trainer.render import Renderer, chain
 from r1reward_trainer.rollout.client import RolloutClient, Timeouts
 from r1reward_trainer.scoring.app import create_app
-from r1reward_trainer.scoring.front import Front
+from r1reward_trainer.scoring.front import PROBE_SECONDS, Front
 from r1reward_trainer.scoring.judging import IMAGE_BYTES, Judge, Rules
 from r1reward_trainer.scoring.places import Limits
 from r1reward_trainer.scoring.server import ModelServer
@@ -38,18 +39,25 @@ def better(first: str, second: str) -> str:
     return chain(1 if numbers[0] > numbers[1] else 2, f"{first} or {second}?")
 
 
+def is_probe(body: dict[str, Any]) -> bool:
+    return body["sampling_params"]["max_tokens"] == 1
+
+
 class JudgeServer(ProtocolServer):
     """Reads prompts `question|answer|answer` and says what it is told to say.
 
     Attributes:
         says: its response.
         folder: the model that it says it was started with.
+        pace: seconds that it takes for a prompt, one after another; what comes meanwhile waits.
     """
 
     def __init__(self, loop: Loop, renderer: Renderer, says: Says) -> None:
         super().__init__(loop, "127.0.0.1")
         self.says = says
         self.folder = FOLDER
+        self.pace = 0.0
+        self._turn = asyncio.Lock()
         self._renderer = renderer
 
     async def _route(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -58,6 +66,8 @@ class JudgeServer(ProtocolServer):
         return await super()._route(path, body)
 
     async def _generate(self, body: dict[str, Any]) -> tuple[int, Any]:
+        async with self._turn:
+            await asyncio.sleep(0.0 if is_probe(body) else self.pace)
         status, answer = await super()._generate(body)
         image = self._renderer.image_token_id
         answer["prompt_token_ids"] = [
@@ -66,8 +76,8 @@ class JudgeServer(ProtocolServer):
         return status, answer
 
     def sampled(self, body: dict[str, Any]) -> list[int]:
-        if body["sampling_params"]["max_tokens"] == 1:
-            return [7]  # a probe
+        if is_probe(body):
+            return [7]
         text = self._renderer.decode(body["token_ids"])
         found = re.search(r"\|\|(.*?)\|\|(.*?)\|\|(.*?)\|\|", text, re.DOTALL)
         assert found, text
@@ -115,11 +125,14 @@ class Site:
         limits: Limits | None = None,
         image_bytes: int = IMAGE_BYTES,
         verify: Callable[[], None] = lambda: None,
+        probe_seconds: float = PROBE_SECONDS,
         ready: bool = True,
     ) -> str:
         """The URL of a front; waits until it is ready."""
         judge, model = self.judge(server, rules, image_bytes)
-        front = Front(judge, model, verify, limits or Limits(), interval=0.05)
+        front = Front(
+            judge, model, verify, limits or Limits(), interval=0.05, probe_seconds=probe_seconds
+        )
         url = self._stack.enter_context(served(create_app(front, CLIENT_TOKEN)))
         if ready:
             eventually(lambda: httpx.get(f"{url}/ready").status_code == 200)

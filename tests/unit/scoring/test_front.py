@@ -6,6 +6,7 @@ import io
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -331,6 +332,54 @@ def test_ready_means_that_the_model_answers_with_the_weights(site: Site):
     server.kill()
     eventually(lambda: says("ConnectError"))
     assert httpx.get(f"{url}/health").status_code == 200
+
+
+@contextmanager
+def steady_clients(url: str, count: int) -> Iterator[list[int]]:
+    """Clients that ask again and again while the context lasts; the statuses that they got."""
+    statuses: list[int] = []
+    left = threading.Event()
+
+    def ask_on() -> None:
+        while not left.wait(0.01):
+            statuses.append(ask(url, "1", "2").status_code)
+
+    clients = [in_background(ask_on) for _ in range(count)]
+    yield statuses
+    left.set()
+    for client in clients:
+        client.result(20)
+
+
+def test_a_model_that_hangs_under_way_is_not_ready_until_it_answers_again(site: Site):
+    server = site.server()
+    url = site.front(server, probe_seconds=0.4)
+    with steady_clients(url, 4) as statuses:
+        eventually(lambda: 200 in statuses)
+        server.hold()
+        eventually(lambda: httpx.get(f"{url}/ready").status_code == 503)
+        assert "wrote no token in 0.4 s" in httpx.get(f"{url}/ready").json()["error"]
+        assert ask(url, "1", "2").status_code == 503
+        server.release()
+        eventually(lambda: httpx.get(f"{url}/ready").status_code == 200)
+        answered = statuses.count(200)
+        eventually(lambda: statuses.count(200) > answered + 4)
+
+
+def test_a_model_that_is_slow_under_load_stays_ready(site: Site):
+    server = site.server()
+    url = site.front(server, probe_seconds=1.5)
+    server.pace = 1.9  # longer than a probe waits, which stands in line itself
+    result = in_background(lambda: score(url, "1", "2"))
+    eventually(lambda: "in_flight 2.0" in httpx.get(f"{url}/metrics").text)
+    found: set[int] = set()
+
+    def answered() -> bool:
+        found.add(httpx.get(f"{url}/ready").status_code)
+        return result.done()
+
+    eventually(answered, 30)
+    assert (result.result()["verdict"], found) == (2, {200})
 
 
 def test_nothing_is_ready_before_the_digest_is_known(site: Site):

@@ -14,6 +14,7 @@ from r1reward_trainer.scoring.readiness import INTERVAL_SECONDS, Readiness
 from r1reward_trainer.scoring.server import ModelServer
 
 PROBE_SECONDS = 60.0
+"""How long the model may be silent: then a probe is sent, and has as long."""
 
 
 class OutOfTime(Exception):
@@ -29,6 +30,7 @@ class Front:
         verify: compares the weights with the job's; blocks, and raises when they are others.
         limits: what is borne.
         interval: seconds between two checks.
+        probe_seconds: how long the model may be silent.
     """
 
     def __init__(
@@ -38,11 +40,13 @@ class Front:
         verify: Callable[[], None],
         limits: Limits,
         interval: float = INTERVAL_SECONDS,
+        probe_seconds: float = PROBE_SECONDS,
     ) -> None:
         self.limits = limits
         self.metrics = ScoringMetrics()
         self._judge = judge
         self._server = server
+        self._probe_seconds = probe_seconds
         self._places = Places(limits.in_flight)
         self.metrics.in_flight.set_function(lambda: self._places.taken)
         self.readiness = Readiness(
@@ -91,10 +95,14 @@ class Front:
 
     async def _check(self) -> None:
         await self._server.check()
-        if self._places.taken:
-            return  # what is under way will tell, and a probe would wait behind it
+        if self._places.taken and self._server.silence < self._probe_seconds:
+            return  # what is under way tells, and a probe would wait behind it
         try:
-            async with asyncio.timeout(PROBE_SECONDS):
+            async with asyncio.timeout(self._probe_seconds):
                 await self._judge.probe()
         except TimeoutError:
-            raise ServerUnavailable(f"the model wrote no token in {PROBE_SECONDS:g} s") from None
+            if self._server.silence < self._probe_seconds:
+                return  # the probe waits behind others, which are answered
+            raise ServerUnavailable(
+                f"the model wrote no token in {self._probe_seconds:g} s"
+            ) from None

@@ -3,6 +3,8 @@
 job's."""
 
 import hashlib
+import math
+import time
 from pathlib import Path
 
 from r1reward_api.reasons import Reason
@@ -47,6 +49,12 @@ class ModelServer:
     def __init__(self, client: RolloutClient, folder: str | None) -> None:
         self._client = client
         self._folder = folder
+        self._answered = -math.inf
+
+    @property
+    def silence(self) -> float:
+        """Seconds since it last answered a prompt; infinite before the first."""
+        return time.monotonic() - self._answered
 
     async def ask(self, request: GenerateRequest) -> GenerateResult:
         """The answer, all of it by the weights that the server was started with.
@@ -54,7 +62,9 @@ class ModelServer:
         Raises:
             RolloutError: there is none.
         """
-        return await self._client.generate(request, STARTED_WITH)
+        result = await self._client.generate(request, STARTED_WITH)
+        self._answered = time.monotonic()
+        return result
 
     async def check(self) -> None:
         """Makes sure that it is the server expected, that its engine lives, and that it has the
