@@ -255,10 +255,30 @@ def test_who_finds_no_place_is_told_when_to_come_again(site: Site):
 
 def test_a_group_that_makes_more_prompts_than_there_are_places_takes_longer(site: Site):
     server = site.server()
-    url = site.front(server, limits=Limits(in_flight=4))
+    url = site.front(server, limits=Limits(in_flight=16))
     found = held_at(server, 4, lambda: score(url, *map(str, range(10))))
     assert [s["rank"] for s in found["scores"]] == [*range(10, 0, -1)]
     assert len(found["comparisons"]) == 45
+
+
+def test_a_group_gets_in_beside_pairs_and_leaves_room_for_them(site: Site):
+    server = site.server()
+    url = site.front(server, limits=Limits(in_flight=16))
+    server.hold()
+    answers = [*map(str, range(16))]
+    work = [in_background(lambda: ask(url, "1", "2")) for _ in range(7)]
+    eventually(lambda: "in_flight 14.0" in httpx.get(f"{url}/metrics").text)
+    work.append(in_background(lambda: ask(url, *answers)))
+    eventually(lambda: "in_flight 16.0" in httpx.get(f"{url}/metrics").text)
+    server.release()
+    assert {done.result(30).status_code for done in work} == {200}
+    server.hold()
+    group = in_background(lambda: ask(url, *answers))
+    eventually(lambda: "in_flight 4.0" in httpx.get(f"{url}/metrics").text)
+    pair = in_background(lambda: ask(url, "1", "2"))
+    eventually(lambda: "in_flight 6.0" in httpx.get(f"{url}/metrics").text)
+    server.release()
+    assert (pair.result(30).status_code, group.result(30).status_code) == (200, 200)
 
 
 def held_at(server: JudgeServer, most: int, work: Callable[[], Any]) -> Any:

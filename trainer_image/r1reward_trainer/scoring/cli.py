@@ -71,7 +71,8 @@ def _add_front(parser: argparse.ArgumentParser) -> None:
         "--in-flight",
         type=_positive,
         default=limits.in_flight,
-        help="prompts at the model at once; n answers make n * (n - 1)",
+        help="prompts at the model at once; n answers make n * (n - 1), of which a request has "
+        "at most a quarter of these at once",
     )
     parser.add_argument(
         "--body-bytes", type=_positive, default=limits.body_bytes, help="of a request"

@@ -69,10 +69,9 @@ class Front:
             RolloutError: the model failed meanwhile.
         """
         self.readiness.require()
-        at_once = min(calls(len(request.answers)), self._places.total)
         begin = time.monotonic()
         try:
-            with self._places.take(at_once):
+            with self._places.take(calls(len(request.answers))) as at_once:
                 async with asyncio.timeout(self.limits.deadline_seconds):
                     response = await self._judge.score(request, at_once)
         except TimeoutError:

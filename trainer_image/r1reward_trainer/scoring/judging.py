@@ -135,12 +135,14 @@ class Judge:
             temperature=self._rules.temperature,
         )
 
-    async def score(self, request: ScoreRequest, at_once: int | None = None) -> ScoreResponse:
+    async def score(
+        self, request: ScoreRequest, at_once: asyncio.Semaphore | None = None
+    ) -> ScoreResponse:
         """Compares all pairs of a request's answers.
 
         Args:
             request: what is asked.
-            at_once: of its prompts that the model has at once; None for all.
+            at_once: lets its prompts go to the model; None for all at once.
 
         Raises:
             Unanswerable: a prompt is too long, or there are too many or unusable images.
@@ -155,7 +157,7 @@ class Judge:
         pairs = round_robin(len(request.answers))
         loop = asyncio.get_running_loop()
         prompts = await loop.run_in_executor(self._beside, self.prompts, request, pairs)
-        places = asyncio.Semaphore(at_once or len(prompts))
+        places = at_once or asyncio.Semaphore(len(prompts))
         judged = await all_or_first_error([self._judged(prompt, places) for prompt in prompts])
         comparisons = [
             _comparison(first, second, given, swapped, self._rules.temperature)

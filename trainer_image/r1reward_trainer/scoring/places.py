@@ -7,8 +7,12 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+PAIR = 2
+"""Prompts of a pair of answers: with so many places any request may begin."""
+SHARES = 4
+"""A request has at most one of so many equal parts of the places, so that none has them all."""
 _LONGEST_WAIT = 60
 _WEIGHT = 0.2
 
@@ -19,7 +23,7 @@ class Limits:
 
     Attributes:
         in_flight: prompts that are being answered at once; n answers make n · (n − 1) of them,
-            and a request that makes more has so many at once.
+            of which a request has at most a quarter of these places at once.
         body_bytes: of a request.
         bodies_bytes: of all requests that are being read or answered.
         deadline_seconds: of a request.
@@ -43,6 +47,21 @@ class NoPlace(Exception):
         self.retry_after = retry_after
 
 
+@dataclass(eq=False)
+class _Share:
+    """What one request holds.
+
+    Attributes:
+        most: places that it may come to hold.
+        held: places that it holds.
+        at_once: lets as many pass.
+    """
+
+    most: int
+    held: int = 0
+    at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+
+
 class Places:
     """So many units of work at once. For one event loop.
 
@@ -54,26 +73,45 @@ class Places:
     def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.total = total
         self.taken = 0
+        self._shares: list[_Share] = []
         self._clock = clock
         self._seconds = 1.0
 
     @contextmanager
-    def take(self, count: int) -> Iterator[None]:
-        """Holds so many places for the context, however it ends.
+    def take(self, wanted: int) -> Iterator[asyncio.Semaphore]:
+        """Holds places for the context, however it ends: of those wanted as many as are free, up
+        to a request's part of all, and more up to it as others leave.
+
+        Yields:
+            What lets so much work begin at once as places are held.
 
         Raises:
-            NoPlace: when fewer are free.
+            NoPlace: when fewer are free than a pair needs.
         """
-        if self.taken + count > self.total:
+        least = min(wanted, PAIR, self.total)
+        if self.taken + least > self.total:
             raise NoPlace(max(1, min(_LONGEST_WAIT, math.ceil(self._seconds))))
-        self.taken += count
+        share = _Share(min(wanted, max(least, self.total // SHARES)))
+        self._shares.append(share)
+        self._fill()
         begin = self._clock()
         try:
-            yield
+            yield share.at_once
             # Of work that came to its end: what was given up says nothing about the next.
             self._seconds += _WEIGHT * (self._clock() - begin - self._seconds)
         finally:
-            self.taken -= count
+            self._shares.remove(share)
+            self.taken -= share.held
+            self._fill()
+
+    def _fill(self) -> None:
+        """Gives what is free to those who may hold more."""
+        for share in self._shares:
+            more = min(share.most - share.held, self.total - self.taken)
+            share.held += more
+            self.taken += more
+            for _ in range(more):
+                share.at_once.release()
 
 
 class Room:
