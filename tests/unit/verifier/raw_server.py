@@ -23,9 +23,11 @@ def raw_server(behave: Callable[[socket.socket], None]) -> Iterator[str]:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def trickled(beginning: bytes) -> Callable[[socket.socket], None]:

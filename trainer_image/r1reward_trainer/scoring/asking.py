@@ -16,15 +16,19 @@ import httpx
 from r1reward_api.constants import ROLLOUT_PORT
 from r1reward_api.reasons import Reason
 from r1reward_trainer.api_key import bearer
+from r1reward_trainer.bounded import AnswerTooLong, raw_body
 from r1reward_trainer.outcome import ConfigurationError, InfrastructureError, ProgramError
 from r1reward_trainer.retry_after import retry_after
 from r1reward_trainer.scoring.items import BadItem
-from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse
+from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse, calls
 
 T = TypeVar("T")
 
 _LONGEST_PAUSE = 60.0
 _CONNECT_SECONDS = 10.0
+_RESPONSE_BYTES = 1 << 20
+"""Of a response of the model in JSON: 16 bytes a token of the longest that a job may ask for."""
+_SHOWN_BYTES = 500
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -64,7 +68,7 @@ class Target:
         run_config: of the served job, where vLLM itself is asked; None for a front.
         model: folder of the job's model, likewise.
         temperature: of the calibration, likewise; a front has its own.
-        deadline_seconds: of a request.
+        deadline_seconds: of a request, from the call to the answer's last byte.
     """
 
     url: str
@@ -101,17 +105,16 @@ async def connected(target: Target) -> AsyncIterator[Scorer]:
             Reason.INVALID_SPEC, f"{target.url} must look like http://host:port"
         )
     if target.run_config is None or target.model is None:
-        timeout = httpx.Timeout(target.deadline_seconds, connect=_CONNECT_SECONDS)
-        headers = bearer(target.token(), "--token-file")
+        headers = bearer(target.token(), "--token-file") | {"Accept-Encoding": "identity"}
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(
             base_url=target.url.rstrip("/"),
             headers=headers,
-            timeout=timeout,
+            timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
             limits=limits,
             verify=ssl.create_default_context(),
         ) as http:
-            yield _Front(http)
+            yield _Front(http, target.deadline_seconds)
         return
     from r1reward_trainer.scoring.direct import server_itself  # torch, which fronts need not
 
@@ -127,26 +130,44 @@ async def connected(target: Target) -> AsyncIterator[Scorer]:
 
 
 class _Front:
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(self, http: httpx.AsyncClient, deadline_seconds: float) -> None:
         self._http = http
+        self._deadline_seconds = deadline_seconds
 
     async def model(self) -> ModelInfo:
-        answer = await self._call("GET", "/v1/model", None)
-        return ModelInfo.model_validate_json(answer.content)
+        try:
+            answer = await self._call("GET", "/v1/model", None, _RESPONSE_BYTES)
+        except AnswerTooLong as error:
+            raise ProgramError(Reason.PROGRAM_ERROR, f"{self._http.base_url}: {error}") from error
+        return ModelInfo.model_validate_json(answer)
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
-        answer = await self._call("POST", "/v1/score", request.model_dump_json(by_alias=True))
-        return ScoreResponse.model_validate_json(answer.content)
+        body = request.model_dump_json(by_alias=True)
+        most = (calls(len(request.answers)) + 1) * _RESPONSE_BYTES
+        try:
+            answer = await self._call("POST", "/v1/score", body, most)
+        except AnswerTooLong as error:  # it would come again: the model answers alike
+            raise BadItem(f"{self._http.base_url}: {error}") from error
+        return ScoreResponse.model_validate_json(answer)
 
-    async def _call(self, method: str, path: str, body: str | None) -> httpx.Response:
+    async def _call(self, method: str, path: str, body: str | None, most: int) -> bytes:
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
-            answer = await self._http.request(method, path, content=body, headers=headers)
+            async with (
+                asyncio.timeout(self._deadline_seconds),  # httpx's own is of each read
+                self._http.stream(method, path, content=body, headers=headers) as answer,
+            ):
+                raw = await raw_body(answer, most)
+        except TimeoutError:
+            raise Busy(
+                f"{self._http.base_url}: no whole answer in {self._deadline_seconds:g} s"
+            ) from None
         except httpx.TransportError as error:
             raise Busy(f"{self._http.base_url}: {type(error).__name__} {error}") from error
         if answer.status_code == 200:
-            return answer
-        told = f"{self._http.base_url} answers {answer.status_code}: {answer.text[:500]}"
+            return raw
+        text = raw[:_SHOWN_BYTES].decode(errors="replace")
+        told = f"{self._http.base_url} answers {answer.status_code}: {text}"
         if answer.status_code in _BUSY:
             raise Busy(told, retry_after(answer.headers.get("retry-after")))
         if answer.status_code in (413, 422):

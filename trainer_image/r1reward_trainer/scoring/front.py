@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 from r1reward_trainer.rollout import ServerUnavailable
-from r1reward_trainer.scoring.judging import Judge, calls
+from r1reward_trainer.scoring.judging import Judge
 from r1reward_trainer.scoring.metrics import ScoringMetrics
 from r1reward_trainer.scoring.places import Limits, Places
-from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse
+from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse, calls
 from r1reward_trainer.scoring.readiness import INTERVAL_SECONDS, Readiness
 from r1reward_trainer.scoring.server import ModelServer
 

@@ -91,11 +91,6 @@ class _Judged:
     truncated: bool
 
 
-def calls(answers: int) -> int:
-    """Requests to the model that so many answers take."""
-    return answers * (answers - 1)
-
-
 class Judge:
     """Scores requests with one model. For one event loop.
 

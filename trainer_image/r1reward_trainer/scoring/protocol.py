@@ -17,6 +17,11 @@ MAX_IMAGES = 64
 _DATA_URL = "data:"
 
 
+def calls(answers: int) -> int:
+    """Requests to the model that so many answers take."""
+    return answers * (answers - 1)
+
+
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty")

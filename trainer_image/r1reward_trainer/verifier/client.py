@@ -20,6 +20,7 @@ import httpx
 from pydantic import ValidationError
 
 from r1reward_api.reasons import Reason
+from r1reward_trainer.bounded import AnswerTooLong, raw_body
 from r1reward_trainer.logs.pod import PATH as LOGS_PATH
 from r1reward_trainer.logs.pod import PodLog
 from r1reward_trainer.outcome import InfrastructureError, ProgramError
@@ -44,10 +45,6 @@ _CLOSE_SECONDS = 5.0
 _REFUSED = (400, 404, 405, 413, 422)
 
 T = TypeVar("T")
-
-
-class AnswerTooLong(ValueError):
-    """More bytes than an answer of this kind can have."""
 
 
 class VerifierUnavailable(InfrastructureError):
@@ -257,9 +254,4 @@ class VerifierClient:
             headers={"Content-Type": "application/json"} if body is not None else None,
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
         ) as response:
-            raw = bytearray()
-            async for piece in response.aiter_raw():
-                raw += piece
-                if len(raw) > most:
-                    raise AnswerTooLong(f"an answer of more than {most} bytes")
-        return response.status_code, bytes(raw)
+            return response.status_code, await raw_body(response, most)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1reward_trainer.outcome import ProgramError
+from r1reward_trainer.scoring.asking import Busy, Scorer, Target, connected
+from r1reward_trainer.scoring.items import BadItem
+from r1reward_trainer.scoring.protocol import ScoreRequest
+from tests.unit.verifier.raw_server import STARTS, flooded, raw_server, trickled
+
+PAIR = ScoreRequest(question="q", answers=["a", "b"])
+GROUP = ScoreRequest(question="q", answers=["a", "b", "c"])
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.write_text("token-of-the-clients")
+    return path
+
+
+def ask(target: Target, work: Callable[[Scorer], Awaitable[Any]]) -> None:
+    async def run() -> None:
+        async with connected(target) as scorer:
+            await work(scorer)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("beginning", STARTS.values(), ids=STARTS)
+def test_a_front_that_trickles_bytes_is_given_up_at_the_deadline(token: Path, beginning: bytes):
+    with raw_server(trickled(beginning)) as url:
+        target = Target(url, token, deadline_seconds=0.5)
+        start = time.monotonic()
+        with pytest.raises(Busy, match=r"no whole answer in 0\.5 s"):
+            ask(target, lambda scorer: scorer.score(PAIR))
+        assert time.monotonic() - start < 30
+
+
+def test_an_answer_without_end_is_cut_and_not_kept(token: Path):
+    with raw_server(flooded) as url:
+        target = Target(url, token, deadline_seconds=60)
+        with pytest.raises(BadItem, match=f"an answer of more than {3 << 20} bytes"):
+            ask(target, lambda scorer: scorer.score(PAIR))
+        with pytest.raises(BadItem, match=f"an answer of more than {7 << 20} bytes"):
+            ask(target, lambda scorer: scorer.score(GROUP))
+        with pytest.raises(ProgramError, match=f"an answer of more than {1 << 20} bytes"):
+            ask(target, lambda scorer: scorer.model())
