@@ -188,13 +188,17 @@ def _runs(record: _Record) -> bool:
 
 
 def _start_time(pid: int) -> int:
-    """Clock ticks since boot at which the process started; 0 if it is gone or a zombie."""
+    """Clock ticks since boot at which the process started; 0 if it is gone or a zombie.
+
+    A zombie whose other threads still end is not gone: they hold its sockets open.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0
     fields = stat.rpartition(")")[2].split()
-    return 0 if fields[0] in "ZX" else int(fields[19])
+    state, threads, started = fields[0], int(fields[17]), int(fields[19])
+    return 0 if state in "ZX" and threads <= 1 else started
 
 
 def _environment(pid: int) -> list[bytes]:

@@ -13,6 +13,12 @@ from tests.cluster import cluster, layout, ownership
 from tests.cluster.errors import ClusterError
 from tests.cluster.processes import Daemon, Supervisor, end, wait_until
 
+LEADERLESS = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(300,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+"""The first thread ends and another goes on, as in a process that is being killed."""
 SLEEP = Daemon("sleeper", ("sleep", "300"))
 
 
@@ -37,6 +43,17 @@ def test_a_daemon_that_died_is_named_with_its_last_words(tmp_path: Path) -> None
         supervisor.start(Daemon("server", ("sh", "-c", "echo no certificate; exit 1")))
         with pytest.raises(ClusterError, match=r"(?s)server died.*no certificate"):
             wait_until("the server answers", lambda: False, 10, supervisor.check)
+
+
+def test_a_daemon_whose_threads_still_end_is_not_gone(tmp_path: Path) -> None:
+    with Supervisor(tmp_path) as supervisor:
+        supervisor.start(Daemon("server", (sys.executable, "-c", LEADERLESS)))
+        pid = supervisor.running("server")
+        state = Path(f"/proc/{pid}/stat")
+        wait_until("a zombie", lambda: ") Z " in state.read_text(), 30, supervisor.check)
+        assert supervisor.running("server") == pid
+        supervisor.stop("server", grace=0)
+        assert not state.exists()
 
 
 def test_the_clusters_status_shows_the_last_words_of_what_died(

@@ -31,6 +31,7 @@ PASSED_ON = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
+_WAITED_FOR = (*PASSED_ON, signal.SIGCHLD)
 DRAIN_SECONDS = 1.0
 """Processes that the program left behind may hold its output open: no longer wait for them."""
 
@@ -57,7 +58,7 @@ def supervise(path: Path, beside: Callable[[Tail], AbstractContextManager[Any]])
     sys.stderr.flush()
     outputs = {file: os.pipe() for file in (1, 2)}
     # A signal that comes now waits until both know what to do with it.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
     parent = os.getpid()
     program = os.fork()
     if program == 0:
@@ -70,9 +71,6 @@ def supervise(path: Path, beside: Callable[[Tail], AbstractContextManager[Any]])
         return
     for _, writing in outputs.values():
         os.close(writing)
-    for number in PASSED_ON:
-        signal.signal(number, lambda number, _: _send(program, number))
-    # Threads are started with the signals blocked: they must reach this one, which waits.
     with beside(tail):
         pumps = [
             threading.Thread(target=_pump, args=(reading, file, tail), daemon=True)
@@ -80,10 +78,7 @@ def supervise(path: Path, beside: Callable[[Tail], AbstractContextManager[Any]])
         ]
         for pump in pumps:
             pump.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         status = _wait(program)
-        for number in PASSED_ON:
-            signal.signal(number, signal.SIG_IGN)
         for pump in pumps:
             pump.join(DRAIN_SECONDS)
     _end_like(os.waitstatus_to_exitcode(status))
@@ -102,11 +97,22 @@ def _send(program: int, number: int) -> None:
 
 
 def _wait(program: int) -> int:
-    """The program's wait status. Process 1 also gets the orphans of the container."""
+    """The program's wait status; signals are passed on. Process 1 also gets the orphans of the
+    container.
+
+    The signals stay blocked, in every thread, and are taken one by one: a handler would not run
+    for one that comes just before `os.wait` begins to sleep, and a SIGTERM would be lost.
+    """
     while True:
-        ended, status = os.wait()
-        if ended == program:
-            return status
+        number = signal.sigwait(_WAITED_FOR)
+        if number != signal.SIGCHLD:
+            _send(program, number)
+            continue
+        ended = -1
+        while ended != 0:  # one signal may stand for several
+            ended, status = os.waitpid(-1, os.WNOHANG)
+            if ended == program:
+                return status
 
 
 def _pump(source: int, target: int, tail: Tail) -> None:
@@ -132,6 +138,7 @@ def _end_like(code: int) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program has left its own
         with suppress(OSError):  # SIGKILL has no handler to reset
             signal.signal(-code, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (-code,))
         os.kill(os.getpid(), -code)
         # Process 1 of a container survives its own signals; this is what runtimes report.
         code = 128 - code
