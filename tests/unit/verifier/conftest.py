@@ -12,6 +12,7 @@ import uvicorn
 
 from r1reward_api.resource.training import Algorithm
 from r1reward_trainer.verifier.app import create_app
+from r1reward_trainer.verifier.circuit import Circuit
 from r1reward_trainer.verifier.judge import Judge, JudgeOptions
 from r1reward_trainer.verifier.metrics import VerifierMetrics
 from r1reward_trainer.verifier.scoring import Scoring
@@ -62,6 +63,7 @@ def verifier():
             algorithm: Algorithm | None = None,
             max_body_bytes: int = 1 << 20,
             tail: Path | None = None,
+            circuit: Circuit | None = None,
             **options,
         ) -> str:
             metrics = VerifierMetrics()
@@ -69,7 +71,7 @@ def verifier():
             if judge is not None:
                 url = judge if isinstance(judge, str) else judge.url
                 given = {"model": "m", "timeout_seconds": 5, "backoff_seconds": 0.01, **options}
-                asked = Judge(JudgeOptions(url=url, **given), metrics)
+                asked = Judge(JudgeOptions(url=url, **given), metrics, circuit)
             service = RewardService(Scoring(algorithm or Algorithm()), asked, metrics)
             app = create_app(service, TOKEN, tail=tail, max_body_bytes=max_body_bytes)
             return running.enter_context(served(app))
