@@ -35,7 +35,7 @@ _IMAGE = frozenset(
      "RegistryUnavailable", "ImageInspectError", "SignatureValidationFailed"}
 )  # fmt: skip
 _CONFIG = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
-_ABSENT = re.compile(r'(secret|configmap) ".*" not found$')
+_ABSENT = re.compile(r'(secret|configmap)s? ".*" not found$')  # by how the kubelet reads them
 _QUOTA = re.compile(r"exceeded quota|failed quota|(maximum|minimum) .* usage per |LimitRange")
 _CLAIM = re.compile(r"persistentvolumeclaim|PersistentVolumeClaim|volume node affinity")
 

@@ -51,6 +51,9 @@ PODS = {
     "Dependency": (
         waiting("CreateContainerConfigError", 'secret "s3" not found'), 'secret "s3" not found',
     ),
+    "Dependency, as a kubelet says it that asks the API server": (
+        waiting("CreateContainerConfigError", 'secrets "s3" not found'), "in the job's namespace",
+    ),
     "ContainerConfig": (
         waiting("CreateContainerConfigError", "couldn't find key k in Secret n/s3"), "key k",
     ),
