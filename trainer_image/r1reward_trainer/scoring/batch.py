@@ -6,31 +6,29 @@ ended, and nothing is asked twice that was written. At most two chunks are in me
 """
 
 import asyncio
-import hashlib
 import json
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from r1reward_api.canonical import canonical_json
 from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError
-from r1reward_trainer.scoring.asking import Patience, Scorer, Target, connected
+from r1reward_trainer.scoring.asking import Patience, Scorer
 from r1reward_trainer.scoring.files import (
     InputFile,
-    Output,
     beside,
-    find_inputs,
+    json_line,
     open_output,
     records,
 )
 from r1reward_trainer.scoring.items import MAX_ID, BadItem, parse_item
-from r1reward_trainer.scoring.protocol import ModelInfo, ScoreResponse
+from r1reward_trainer.scoring.protocol import ScoreResponse
+from r1reward_trainer.scoring.target import Target, connected
 from r1reward_trainer.scoring.together import all_or_first_error
 
 logger = logging.getLogger(__name__)
@@ -39,8 +37,6 @@ CHUNK_ROWS = 32
 """A kill repeats so many rows, at most twice; a part has so many lines."""
 CHUNKS_AT_ONCE = 2
 """While the last rows of one are awaited, the next one's are asked."""
-RUN = "run.json"
-SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -64,57 +60,6 @@ class Options:
     patience_seconds: float = 600.0
 
 
-def score_files(pattern: str, options: Options) -> dict[str, Any]:
-    """Scores all rows of all files; returns the summary, which is also written.
-
-    Raises:
-        ConfigurationError: bad input, a token that is refused, or an output of another run.
-        InfrastructureError: the model or storage is out for too long.
-    """
-    files = find_inputs(pattern)
-    options = replace(options, processes=min(options.processes, len(files)))
-    output = open_output(options.output)
-    model = asyncio.run(_model(options))
-    weights = model.weights
-    claim(output, files, model)
-    if options.processes > 1:
-        from r1reward_trainer.scoring.spread import spread
-
-        spread(files, options, weights)
-    else:
-        for file in files:
-            score_file(file, options, weights)
-    summary = summarise(output, files, model)
-    output.put(SUMMARY, _json(summary))
-    return summary
-
-
-def claim(output: Output, files: Sequence[InputFile], model: ModelInfo) -> None:
-    """Makes the output this run's, or finds that it is already.
-
-    Raises:
-        ConfigurationError: it has scores of other files, weights or temperature.
-    """
-    mine = {
-        "inputs": [[f.uri, f.version] for f in files],
-        "weights": model.weights,
-        "temperature": model.temperature,
-    }
-    there = output.get(RUN)
-    if there is None:
-        if output.names():
-            raise ConfigurationError(
-                Reason.INVALID_SPEC, "--output is not empty, and no run of this: name another one"
-            )
-        output.put(RUN, _json(mine))
-    elif json.loads(there) != mine:
-        raise ConfigurationError(
-            Reason.INVALID_SPEC,
-            "--output holds scores of other weights, by another temperature, or of other files or "
-            "files that have changed since: name another one",
-        )
-
-
 def score_file(file: InputFile, options: Options, weights: str) -> int:
     """Scores what the output lacks of a file; returns the rows scored now.
 
@@ -122,11 +67,6 @@ def score_file(file: InputFile, options: Options, weights: str) -> int:
         StageError: as `score_files`.
     """
     return asyncio.run(_score_file(file, options, weights))
-
-
-async def _model(options: Options) -> ModelInfo:
-    async with connected(options.target) as scorer:
-        return await Patience(options.patience_seconds).call(scorer.model)
 
 
 async def _score_file(file: InputFile, options: Options, weights: str) -> int:
@@ -203,7 +143,7 @@ class _Run:
         first = number * CHUNK_ROWS + 1
         work = [self._line(scorer, first + place, row) for place, row in enumerate(rows)]
         lines = await all_or_first_error(work)
-        return b"".join(_json(line) for line in lines)
+        return b"".join(json_line(line) for line in lines)
 
     async def _line(self, scorer: Scorer, line: int, row: Any) -> dict[str, Any]:
         place = f"{self._file.uri}:{line}"
@@ -236,41 +176,6 @@ class _Run:
         return {"id": name, "file": self._file.uri, "line": line, "error": reason}
 
 
-def summarise(output: Output, files: Sequence[InputFile], model: ModelInfo) -> dict[str, Any]:
-    """Figures over all parts, read one after another."""
-    names = output.names()
-    rows = bad = undecided = pairs = agreed = cyclic = 0
-    for file in files:
-        number = 0
-        while (name := part_name(file, number)) in names:
-            for text in (output.get(name) or b"").splitlines():
-                line = json.loads(text)
-                rows += 1
-                if "error" in line:
-                    bad += 1
-                    continue
-                undecided += line["verdict"] is None
-                cyclic += bool(line["cycles"])
-                pairs += len(line["comparisons"])
-                agreed += sum(pair["ordersAgree"] for pair in line["comparisons"])
-            number += 1
-    return {
-        "rows": rows,
-        "badRows": bad,
-        "withoutVerdict": undecided,
-        "withCycles": cyclic,
-        "comparisons": pairs,
-        "orderAgreement": agreed / pairs if pairs else None,
-        "weights": model.weights,
-        "temperature": model.temperature,
-        "inputs": hashlib.sha256(canonical_json([[f.uri, f.version] for f in files])).hexdigest(),
-    }
-
-
 def _wire(score: ScoreResponse) -> dict[str, Any]:
     """As the front answers, with its nulls."""
     return score.model_dump(mode="json", by_alias=True)
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value).encode() + b"\n"

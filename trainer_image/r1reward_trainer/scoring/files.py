@@ -2,10 +2,11 @@
 """Files that are scored and folders that take the scores: on this machine or in S3, the same."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 from r1reward_api.reasons import Reason
 from r1reward_trainer.data import files
@@ -141,3 +142,8 @@ class _Bucket:
 
     def put(self, name: str, data: bytes) -> None:
         self._store.put(name, data)
+
+
+def json_line(value: Any) -> bytes:
+    """A line of an output."""
+    return json.dumps(value).encode() + b"\n"

@@ -9,8 +9,9 @@ from typing import NoReturn
 
 from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError, Interrupted
-from r1reward_trainer.scoring.asking import Target
-from r1reward_trainer.scoring.batch import Options, score_files
+from r1reward_trainer.scoring.batch import Options
+from r1reward_trainer.scoring.run import score_files
+from r1reward_trainer.scoring.target import Target
 
 
 def score(given: argparse.Namespace) -> None:

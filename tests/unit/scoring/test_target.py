@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from r1reward_trainer.outcome import ProgramError
-from r1reward_trainer.scoring.asking import Busy, Scorer, Target, connected
+from r1reward_trainer.scoring.asking import Busy, Scorer
 from r1reward_trainer.scoring.items import BadItem
 from r1reward_trainer.scoring.protocol import ScoreRequest
+from r1reward_trainer.scoring.target import Target, connected
 from tests.unit.verifier.raw_server import STARTS, flooded, raw_server, trickled
 
 PAIR = ScoreRequest(question="q", answers=["a", "b"])
