@@ -4,10 +4,10 @@
 import random
 from collections.abc import Iterator
 
-from tests.integration.rollout.tiny_model import SPECIAL
+from tests.small_qwen import SPECIAL_TOKENS
 
 QWEN_TOKENS = (
-    *SPECIAL, "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>",
+    *SPECIAL_TOKENS, "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>",
     "<|quad_start|>", "<|quad_end|>", "<tool_call>", "</tool_call>", "<|fim_prefix|>",
     "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>",
 )  # fmt: skip
