@@ -136,12 +136,12 @@ def test_a_judge_that_refuses_the_key_is_not_asked_for_every_sample(judge_stub, 
 
 FILTERED = {"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}]}
 REFUSALS = [
-    *(Reply(status=status) for status in (400, 413, 422)),
+    *(Reply(status=status) for status in (400, 403, 413, 422)),
     Reply(raw=json.dumps(FILTERED).encode()),
 ]
 
 
-@pytest.mark.parametrize("refusal", REFUSALS, ids=["400", "413", "422", "filter"])
+@pytest.mark.parametrize("refusal", REFUSALS, ids=["400", "403", "413", "422", "filter"])
 def test_texts_that_the_judge_refuses_leave_it_to_the_others(judge_stub, caplog, refusal):
     judge_stub.behaviour = lambda text, n: refusal if "reason" in fenced(text) else honest(text, n)
     outcomes = ask_in_turn(judge_stub.url, [*different(6), QUESTION], Circuit(threshold=2))
@@ -150,12 +150,13 @@ def test_texts_that_the_judge_refuses_leave_it_to_the_others(judge_stub, caplog,
     assert caplog.text.count("refuses the text") == 1
 
 
-@pytest.mark.parametrize("refusal", REFUSALS, ids=["400", "413", "422", "filter"])
+@pytest.mark.parametrize("refusal", REFUSALS, ids=["400", "403", "413", "422", "filter"])
 def test_a_judge_that_refuses_every_text_is_out_and_no_chains_fault(judge_stub, caplog, refusal):
     judge_stub.behaviour = lambda *_: refusal
-    outcomes = ask_in_turn(judge_stub.url, different(20), Circuit(threshold=2))
+    outcomes = ask_in_turn(judge_stub.url, different(20))
     assert outcomes == ["unavailable"] * 20
-    assert len(judge_stub.calls) == 4  # two questions, and a plain one after each
+    assert len(judge_stub.calls) == 2  # one question, and a plain one
+    assert "correct rl.verifier.judge: endpoint, endpointModel or apiKeySecretRef" in caplog.text
     assert "to a plain question, too" in caplog.text
 
 

@@ -33,9 +33,9 @@ MAX_ANSWER_BYTES = 1 << 20
 PATIENCE = 3
 """A sample waits at most this many call deadlines, for its turn and for retries together."""
 _RETRIED = (408, 409, 425, 429, 500, 502, 503, 504)
-_REFUSED = (401, 403)
-_UNFIT = (400, 413, 422)
-"""What is said to a text that is too long or not wanted, and by a wrong setting to any."""
+_UNFIT = (400, 403, 413, 422)
+"""What is said to a text that is too long or not wanted, as by the firewall of a gateway (403),
+and by a wrong setting to any."""
 
 
 @dataclass(frozen=True)
@@ -233,8 +233,11 @@ class Judge:
         try:
             await self._answer(PLAIN_QUESTION)
         except QuestionRefused as error:
-            self._circuit.failure()
-            raise JudgeFailed(f"{error}, to a plain question, too") from error
+            self._circuit.trip()
+            raise JudgeFailed(
+                f"{error}, to a plain question, too; correct rl.verifier.judge: endpoint, "
+                "endpointModel or apiKeySecretRef"
+            ) from error
         why = str(refusal)
         if why not in self._refusals_said:
             logger.warning(
@@ -328,10 +331,9 @@ class Judge:
     ) -> Any:
         url = self._options.url.rstrip("/") + path
         async with client.stream(method, url, json=body) as response:
-            if response.status_code in _REFUSED:
+            if response.status_code == 401:
                 raise JudgeRefused(
-                    f"HTTP {response.status_code}: it refuses the key; "
-                    "correct rl.verifier.judge.apiKeySecretRef"
+                    "HTTP 401: it refuses the key; correct rl.verifier.judge.apiKeySecretRef"
                 )
             if response.status_code in _RETRIED:
                 raise JudgeFailed(
