@@ -83,6 +83,8 @@ def semantic_fields(spec: R1RewardJobSpec, serving: ModelServing, stage: Stage) 
                 "chains": chains,
                 "sets": [semantic(one) for one in spec.evaluate.sets],
                 "imagesPerPrompt": serving.images_per_prompt,  # rows with more are bad rows
+                # Longer chains are bad rows, and a model of fewer positions is refused.
+                "maxModelLength": serving.max_model_length,
             }
         case Stage.ANNOTATE:
             own = semantic(spec.annotate) if spec.annotate else {}

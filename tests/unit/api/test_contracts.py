@@ -267,6 +267,17 @@ def test_a_set_changes_prepares_key_and_none_between_prepare_and_evaluate():
         assert key(with_sets(SET), stage) == key(spec(), stage)
 
 
+def test_what_the_runtime_serves_at_most_changes_prepares_key():
+    """prepare puts longer rows aside by it, so another runtime's rows are not this one's."""
+
+    def prepared(**serving: int) -> str:
+        return stage_key(spec(), ModelServing(**serving), Stage.PREPARE, {}, "code", "")
+
+    assert prepared(max_model_length=8192) != prepared(max_model_length=4096)
+    assert prepared(images_per_prompt=2) != prepared(images_per_prompt=1)
+    assert prepared(tensor_parallel_size=2) == prepared(tensor_parallel_size=1)
+
+
 @pytest.mark.parametrize("text", [None, "", "Killed", "{}", '{"version": 2}', "[1]"])
 def test_what_is_no_termination_message_is_told_apart(text: str | None):
     assert Termination.decode(text) is None
