@@ -5,7 +5,8 @@ import base64
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 from scipy.special import expit
 
-from r1reward_trainer.render import chain
+from r1reward_trainer.render import Pictures, chain
 from r1reward_trainer.scoring.judging import Rules
 from r1reward_trainer.scoring.places import Limits
 from tests.unit.rollout.asking import eventually, in_background
@@ -400,6 +401,28 @@ def test_a_model_that_is_slow_under_load_stays_ready(site: Site):
 
     eventually(answered, 30)
     assert (result.result()["verdict"], found) == (2, {200})
+
+
+def test_a_front_that_decodes_images_for_long_stays_ready(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+):
+    url = site.front(site.server(), probe_seconds=0.4)
+    decoding, decoded = threading.Event(), threading.Event()
+    pictures = site.renderer.pictures
+
+    def slow(images: Sequence[bytes]) -> Pictures:
+        decoding.set()
+        assert decoded.wait(20)
+        return pictures(images)
+
+    monkeypatch.setattr(site.renderer, "pictures", slow)
+    result = in_background(lambda: score(url, "1", "2", images=[picture()]))
+    assert decoding.wait(20)
+    for _ in range(10):
+        time.sleep(0.1)  # longer together than a probe waits
+        assert httpx.get(f"{url}/ready").status_code == 200
+    decoded.set()
+    assert result.result(20)["verdict"] == 2
 
 
 def test_nothing_is_ready_before_the_digest_is_known(site: Site):

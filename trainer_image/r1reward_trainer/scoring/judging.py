@@ -5,7 +5,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from statistics import fmean
 
@@ -116,6 +116,7 @@ class Judge:
         self._rules = rules
         self._rivals = verdict_ids(renderer)
         self._numbers = count()
+        self._probe: GenerateRequest | None = None
         self._room = Room(image_bytes)
         # Rendering is computing: beside the loop, and not more than one at a time.
         self._beside = ThreadPoolExecutor(1, "render")
@@ -172,10 +173,13 @@ class Judge:
         Raises:
             RolloutError: the model does not answer.
         """
-        loop = asyncio.get_running_loop()
-        request = ScoreRequest(question="Ready?", answers=["yes", "no"])
-        prompts = await loop.run_in_executor(self._beside, self.prompts, request, [(0, 1)], 1)
-        await self._ask(prompts[0])
+        if self._probe is None:
+            # Once: later it would wait behind what clients have rendered, such as large images.
+            loop = asyncio.get_running_loop()
+            request = ScoreRequest(question="Ready?", answers=["yes", "no"])
+            prompts = await loop.run_in_executor(self._beside, self.prompts, request, [(0, 1)], 1)
+            self._probe = prompts[0]
+        await self._ask(replace(self._probe, id=self._name()))
 
     def prompts(
         self, request: ScoreRequest, pairs: Sequence[tuple[int, int]], longest: int | None = None
@@ -209,7 +213,7 @@ class Judge:
                 )
                 prompts.append(
                     GenerateRequest(
-                        id=f"score-{next(self._numbers)}",
+                        id=self._name(),
                         token_ids=prompt.collapsed_ids,
                         sampling=sampling,
                         images=pictures.files,
@@ -217,6 +221,9 @@ class Judge:
                     )
                 )
         return prompts
+
+    def _name(self) -> str:
+        return f"score-{next(self._numbers)}"
 
     def _pictures(self, files: Sequence[bytes]) -> Pictures:
         found: list[Pictures] = []
