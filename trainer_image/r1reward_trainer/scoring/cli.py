@@ -58,7 +58,7 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
         "--patience-seconds", type=_seconds, default=600.0, help="how long the model may be out"
     )
     parser.add_argument("--deadline-seconds", type=_seconds, default=600.0, help="of a row")
-    _add_temperature(parser)
+    _add_temperature(parser, "with --vllm: ", default=None)
 
 
 def _add_front(parser: argparse.ArgumentParser) -> None:
@@ -89,12 +89,14 @@ def _add_front(parser: argparse.ArgumentParser) -> None:
     _add_temperature(parser)
 
 
-def _add_temperature(parser: argparse.ArgumentParser) -> None:
+def _add_temperature(
+    parser: argparse.ArgumentParser, when: str = "", default: float | None = 1.0
+) -> None:
     parser.add_argument(
         "--temperature",
         type=float,
-        default=1.0,
-        help="of the calibration: calibration.temperature in the job's report.json",
+        default=default,
+        help=f"{when}of the calibration: calibration.temperature in the job's report.json",
     )
 
 

@@ -26,12 +26,20 @@ def score(given: argparse.Namespace) -> None:
             "--vllm needs --run-config (run.json of the ConfigMap that serve-manifest prints) and "
             "--model (folder of the job's weights, whose processor is read)",
         )
+    others = ("run_config", "model", "temperature")
+    if given.front and (useless := [n for n in others if getattr(given, n) is not None]):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in useless)
+        raise ConfigurationError(
+            Reason.INVALID_SPEC,
+            f"{names}: of --vllm alone; a front has its own (its --temperature is set with "
+            "serve-manifest): leave it out",
+        )
     target = Target(
         url=given.vllm or given.front,
         token_file=given.token_file,
         run_config=given.run_config if given.vllm else None,
         model=given.model if given.vllm else None,
-        temperature=given.temperature,
+        temperature=1.0 if given.temperature is None else given.temperature,
         deadline_seconds=given.deadline_seconds,
     )
     options = Options(
