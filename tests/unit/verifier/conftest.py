@@ -14,6 +14,7 @@ from r1reward_api.resource.training import Algorithm
 from r1reward_trainer.verifier.app import create_app
 from r1reward_trainer.verifier.circuit import Circuit
 from r1reward_trainer.verifier.judge import Judge, JudgeOptions
+from r1reward_trainer.verifier.listening import listening
 from r1reward_trainer.verifier.metrics import VerifierMetrics
 from r1reward_trainer.verifier.scoring import Scoring
 from r1reward_trainer.verifier.service import RewardService
@@ -44,7 +45,8 @@ def served(app) -> Iterator[str]:
     """The base URL of an ASGI application while it is served."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = _Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+        host, port = listener.getsockname()
+        server = _Server(uvicorn.Config(app, **listening(host, port, grace_period_seconds=7)))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         assert server.listening.wait(30)

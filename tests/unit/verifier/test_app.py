@@ -3,6 +3,7 @@
 
 import base64
 import random
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 from r1reward_api.resource.training import Algorithm
 from r1reward_trainer.render import chain
 from r1reward_trainer.verifier.circuit import Circuit
+from r1reward_trainer.verifier.listening import HEADER_BYTES
 from tests.unit.verifier.conftest import TOKEN
 from tests.unit.verifier.judge_stub import Reply, fenced, honest, with_context
 
@@ -349,6 +351,19 @@ def test_the_token_may_stand_in_the_url(verifier):
     url = verifier().replace("http://", f"http://r1:{TOKEN}@")
     answer = httpx.post(f"{url}/v1/rewards", json={"samples": []})
     assert answer.json()["rewards"] == []
+
+
+def test_headers_without_end_are_refused_before_they_fill_the_memory(verifier):
+    url = httpx.URL(verifier())
+    with socket.create_connection((url.host, url.port), timeout=20) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: any\r\nX: ")
+        try:
+            for _ in range(16):
+                client.sendall(b"x" * HEADER_BYTES)
+            answer = client.recv(100)
+        except ConnectionError:  # closed with bytes unread, whose reset outran the answer
+            answer = b""
+    assert answer[:13] in (b"", b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("chunked", [False, True])

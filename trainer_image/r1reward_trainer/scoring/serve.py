@@ -17,6 +17,7 @@ from r1reward_trainer.scoring.model import judge_of
 from r1reward_trainer.scoring.places import Limits
 from r1reward_trainer.scoring.server import verify_folder
 from r1reward_trainer.stages.fetch_model import FOLDER
+from r1reward_trainer.verifier.listening import listening
 
 SHORTEST_TOKEN = 16
 
@@ -52,16 +53,9 @@ def serve(environment: Environment, given: argparse.Namespace) -> None:
         failures.append(error)
         http.should_exit = True
 
-    http = uvicorn.Server(
-        uvicorn.Config(
-            create_app(front, token, on_failure=fail),
-            host=given.host,
-            port=given.port,
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=max(1, config.grace_period_seconds - 5),
-        )
-    )
+    app = create_app(front, token, on_failure=fail)
+    options = listening(given.host, given.port, config.grace_period_seconds)
+    http = uvicorn.Server(uvicorn.Config(app, **options))
     http.run()
     if failures:
         raise failures[0]

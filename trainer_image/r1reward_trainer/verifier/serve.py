@@ -14,6 +14,7 @@ from r1reward_trainer.environment import Environment
 from r1reward_trainer.outcome import ConfigurationError
 from r1reward_trainer.verifier.app import create_app
 from r1reward_trainer.verifier.judge import Judge, JudgeOptions
+from r1reward_trainer.verifier.listening import listening
 from r1reward_trainer.verifier.metrics import VerifierMetrics
 from r1reward_trainer.verifier.scoring import Scoring
 from r1reward_trainer.verifier.service import RewardService
@@ -38,14 +39,7 @@ def serve(environment: Environment) -> None:
     app = create_app(
         build_service(config, token, os.environ), token, tail=environment.tail("verifier")
     )
-    uvicorn.run(
-        app,
-        host="0.0.0.0",
-        port=VERIFIER_PORT,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=max(1, config.grace_period_seconds - 5),
-    )
+    uvicorn.run(app, **listening("0.0.0.0", VERIFIER_PORT, config.grace_period_seconds))
 
 
 def build_service(config: RunConfig, token: str, environ: Mapping[str, str]) -> RewardService:
