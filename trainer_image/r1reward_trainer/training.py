@@ -6,7 +6,8 @@ import json
 import math
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -114,10 +115,19 @@ class Journal:
 
     def total(self, metric: str) -> float:
         """The sum of a metric over all lines so far, those before a resumption among them."""
+        return sum(self._values(metric))
+
+    def last(self, metric: str) -> float | None:
+        """The last value of a metric, whichever attempt wrote it; None without any."""
+        return next(iter(deque(self._values(metric), maxlen=1)), None)
+
+    def _values(self, metric: str) -> Iterator[float]:
         if not self.path.exists():
-            return 0.0
+            return
         with self.path.open() as file:
-            return sum(json.loads(line)["metrics"].get(metric, 0.0) for line in file)
+            for line in file:
+                if (value := json.loads(line)["metrics"].get(metric)) is not None:
+                    yield value
 
 
 class Run:

@@ -187,6 +187,7 @@ def test_what_a_trainer_uploaded_that_was_killed_before_it_published_goes_with_t
     second = place.config(Stage.SFT, SECTION, uid="unpublished", attempt=2)
     outcome = sft.run(second, place.context(second, after_step=_no_step))  # all steps are saved
     _same_result(place, straight, "unpublished", outcome)
+    assert outcome.manifest.summary == straight.manifest.summary
     left = {o.key.split("/attempt-")[1] for o in place.store.list(f"{first.run_prefix}/attempt-")}
     assert {path.split("/")[0] for path in left} == {"2"}
 

@@ -99,7 +99,6 @@ def _train(config: RunConfig, context: StageContext, group: Peers) -> Outcome:
         places = range(per_step) if group.rank == 0 else plan.places
         return chosen, {place: render_row(renderer, chosen[place]) for place in places}
 
-    rewards: list[Reward] = []
     with ExitStack() as stack:
         if group.rank == 0:
             stack.enter_context(services)
@@ -134,11 +133,10 @@ def _train(config: RunConfig, context: StageContext, group: Peers) -> Outcome:
                 kl = old - logprobs_of(reference, share, temperature, group.device)
             clock.lap("seconds/logprobs")
             group.at(f"step {step + 1}, waiting for rewards")
-            scored = group.leader(services.rewards)
-            if scored is None:
+            rewards = group.leader(services.rewards)
+            if rewards is None:
                 training.interrupt(step)
             training.raise_if_stopped(step)  # from here on the step must be finished
-            rewards = scored
             clock.lap("seconds/rewards")
 
             group.at(f"step {step + 1}, training")
@@ -181,8 +179,9 @@ def _train(config: RunConfig, context: StageContext, group: Peers) -> Outcome:
             training.after_step(step + 1)
 
         summary = {"rlSteps": str(total)}
-        if rewards:
-            summary["rlReward"] = f"{reward_metrics(rewards)['reward/mean']:.4f}"
+        # Of the journal: an attempt that resumes after the last step samples no more.
+        if (reward := metrics_journal.last("reward/mean")) is not None:
+            summary["rlReward"] = f"{reward:.4f}"
             summary["rlJudgeErrors"] = f"{metrics_journal.total('judge/errors'):.0f}"
         outcome = training.finish(total, inputs.model, summary)
         group.leader(services.delete_weights, [config.attempt])

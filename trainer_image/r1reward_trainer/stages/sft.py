@@ -72,7 +72,6 @@ def _train(config: RunConfig, context: StageContext, group: Peers) -> Outcome:
         return examples[: len(share)], examples[0]
 
     prefetcher = Prefetcher(examples_of, start, total)
-    loss = float("nan")
     try:
         for step in range(start, total):
             begin = time.monotonic()
@@ -105,7 +104,11 @@ def _train(config: RunConfig, context: StageContext, group: Peers) -> Outcome:
             training.after_step(step + 1)
     finally:
         prefetcher.close()
-    return training.finish(total, inputs.model, {"sftSteps": str(total), "sftLoss": f"{loss:.4f}"})
+    summary = {"sftSteps": str(total)}
+    # Of the journal: an attempt that resumes after the last step trains no more.
+    if (final := journal.last("loss")) is not None:
+        summary["sftLoss"] = f"{final:.4f}"
+    return training.finish(total, inputs.model, summary)
 
 
 def chain_example(renderer: Renderer, row: AnnotatedRow, max_tokens: int) -> Example:
