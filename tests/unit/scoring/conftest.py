@@ -15,7 +15,7 @@ from r1reward_trainer.render import Renderer, chain
 from r1reward_trainer.rollout.client import RolloutClient, Timeouts
 from r1reward_trainer.scoring.app import create_app
 from r1reward_trainer.scoring.front import PROBE_SECONDS, Front
-from r1reward_trainer.scoring.judging import IMAGE_BYTES, Judge, Rules
+from r1reward_trainer.scoring.judging import HELD_BYTES, IMAGE_BYTES, Judge, Rules
 from r1reward_trainer.scoring.places import Limits
 from r1reward_trainer.scoring.server import ModelServer
 from tests.integration.rollout.tiny_model import build_processor
@@ -105,7 +105,7 @@ class Site:
         return server
 
     def judge(
-        self, server: JudgeServer, rules: Rules, image_bytes: int
+        self, server: JudgeServer, rules: Rules, image_bytes: int, held_bytes: int = HELD_BYTES
     ) -> tuple[Judge, ModelServer]:
         client = RolloutClient(
             server.address,
@@ -115,7 +115,7 @@ class Site:
             timeouts=Timeouts(probe=5.0, control=5.0, request=30.0),
         )
         model = ModelServer(client, FOLDER)
-        return Judge(self.renderer, model.ask, DIGEST, rules, image_bytes), model
+        return Judge(self.renderer, model.ask, DIGEST, rules, image_bytes, held_bytes), model
 
     def front(
         self,
@@ -124,12 +124,13 @@ class Site:
         rules: Rules = RULES,
         limits: Limits | None = None,
         image_bytes: int = IMAGE_BYTES,
+        held_bytes: int = HELD_BYTES,
         verify: Callable[[], None] = lambda: None,
         probe_seconds: float = PROBE_SECONDS,
         ready: bool = True,
     ) -> str:
         """The URL of a front; waits until it is ready."""
-        judge, model = self.judge(server, rules, image_bytes)
+        judge, model = self.judge(server, rules, image_bytes, held_bytes)
         front = Front(
             judge, model, verify, limits or Limits(), interval=0.05, probe_seconds=probe_seconds
         )

@@ -303,6 +303,59 @@ def test_images_on_their_way_to_the_model_are_bounded(site: Site):
     assert score(site.front(server, image_bytes=1), "1", "2", "3", **one)["verdict"] == 3
 
 
+def test_images_that_grow_when_they_are_decoded_are_bounded_by_what_they_become(site: Site):
+    noise = Image.effect_noise((56, 56), 90)
+    file = io.BytesIO()
+    noise.convert("RGB").save(file, "WEBP", quality=1)
+    small = base64.b64encode(file.getvalue()).decode()
+    (grown,) = site.renderer.pictures([file.getvalue()]).files
+    assert len(grown) > 2 * len(file.getvalue())
+    server = site.server()
+    url = site.front(server, held_bytes=len(grown))
+    assert score(url, "1", "2", images=[small])["verdict"] == 2
+    refused = ask(url, "1", "2", images=[small, small])
+    assert (refused.status_code, refused.json()["detail"][0]["loc"]) == (422, ["body", "images"])
+    server.hold()
+    held = in_background(lambda: ask(url, "1", "2", images=[small]))
+    eventually(lambda: server.in_flight >= 2)
+    full = ask(url, "3", "4", images=[small])
+    assert (full.status_code, full.headers["retry-after"]) == (429, "5")
+    with pytest.raises(httpx.ReadTimeout):  # without images there is room
+        httpx.post(
+            f"{url}/v1/score",
+            json={"question": "q", "answers": ["1", "2"]},
+            headers=AUTHORISED,
+            timeout=0.5,
+        )
+    server.release()
+    assert held.result(20).status_code == 200
+    assert ask(url, "1", "2", images=[small]).status_code == 200
+
+
+def test_who_leaves_while_images_are_decoded_holds_them_no_longer(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+):
+    size = len(base64.b64decode(picture().partition(",")[2]))
+    url = site.front(site.server(), held_bytes=size)
+    decoded = threading.Event()
+    pictures = site.renderer.pictures
+
+    def slow(images: Sequence[bytes]) -> Pictures:
+        assert decoded.wait(20)
+        return pictures(images)
+
+    monkeypatch.setattr(site.renderer, "pictures", slow)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{url}/v1/score",
+            json={"question": "q", "answers": ["1", "2"], "images": [picture()]},
+            headers=AUTHORISED,
+            timeout=0.5,
+        )
+    decoded.set()
+    eventually(lambda: ask(url, "1", "2", images=[picture()]).status_code == 200)
+
+
 def test_a_client_that_leaves_frees_its_places(site: Site):
     server = site.server()
     url = site.front(server, limits=Limits(in_flight=2))

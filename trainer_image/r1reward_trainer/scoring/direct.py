@@ -15,6 +15,7 @@ from r1reward_trainer.scoring.asking import Busy, Scorer
 from r1reward_trainer.scoring.items import BadItem
 from r1reward_trainer.scoring.judging import Judge, Unanswerable
 from r1reward_trainer.scoring.model import judge_of
+from r1reward_trainer.scoring.places import NoPlace
 from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse
 from r1reward_trainer.scoring.server import ModelServer
 
@@ -76,6 +77,8 @@ class _Server:
         except Unanswerable as error:
             field = ".".join(map(str, error.field))
             raise BadItem(f"{field}: {error}" if field else str(error)) from error
+        except NoPlace as error:
+            raise Busy(str(error), error.retry_after) from error
         except ServerUnavailable as error:
             raise Busy(str(error)) from error
         except RolloutError as error:
