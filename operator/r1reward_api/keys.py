@@ -74,6 +74,8 @@ def semantic_fields(spec: R1RewardJobSpec, serving: ModelServing, stage: Stage) 
     data = semantic(spec.data)
     prompt = {k: data.get(k) for k in _PROMPT_FIELDS}
     held = {k: v for k, v in semantic(serving).items() if k in _SERVING_FIELDS}
+    # vLLM's arguments can change what it answers, as --quantization does.
+    served = {**held, **({"extraArgs": serving.extra_args} if serving.extra_args else {})}
     match stage:
         case Stage.PREPARE:
             chains = spec.sft.chains if spec.sft else None
@@ -96,13 +98,13 @@ def semantic_fields(spec: R1RewardJobSpec, serving: ModelServing, stage: Stage) 
         case Stage.RL:
             own = semantic(spec.rl) if spec.rl else {}
             own.pop("rows", None)  # its rows are an input
-            return {"rl": own, "prompt": prompt, "serving": held}
+            return {"rl": own, "prompt": prompt, "serving": served}
         case Stage.EVALUATE:
             own = semantic(spec.evaluate)
             # Their rows are inputs; the format says by which rules a set is scored.
             own["sets"] = [{"name": s.name, "format": s.format} for s in spec.evaluate.sets]
             own["baselines"] = [b.name for b in spec.evaluate.baselines]  # their weights are inputs
-            return {"evaluate": own, "prompt": prompt, "serving": held}
+            return {"evaluate": own, "prompt": prompt, "serving": served}
 
 
 def semantic(model: BaseModel) -> dict[str, Any]:

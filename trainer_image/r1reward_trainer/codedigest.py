@@ -13,6 +13,8 @@ from r1reward_api.canonical import canonical_json
 from r1reward_api.constants import Stage
 
 _SHARED = ("render.py", "images.py")
+_SAMPLED = ("rollout/types.py", "rollout/wire.py")
+"""How vLLM is told to sample."""
 _TRAINING = (
     "model.py",
     "sharding.py",
@@ -33,7 +35,15 @@ STAGE_CODE: dict[Stage, tuple[str, ...]] = {
         *_SHARED,
     ),
     Stage.SFT: ("stages/sft.py", "method/sampler.py", *_TRAINING),
-    Stage.RL: ("stages/rl.py", "policy_step.py", "sampling.py", "method", "verifier", *_TRAINING),
+    Stage.RL: (
+        "stages/rl.py",
+        "policy_step.py",
+        "sampling.py",
+        "method",
+        "verifier",
+        *_SAMPLED,
+        *_TRAINING,
+    ),
     Stage.EVALUATE: (
         "stages/evaluate.py",
         "evaluation",
@@ -42,6 +52,7 @@ STAGE_CODE: dict[Stage, tuple[str, ...]] = {
         "method/sampler.py",
         "method/verdict.py",
         "method/voting.py",
+        *_SAMPLED,
         *_SHARED,
     ),
 }

@@ -278,6 +278,17 @@ def test_what_the_runtime_serves_at_most_changes_prepares_key():
     assert prepared(tensor_parallel_size=2) == prepared(tensor_parallel_size=1)
 
 
+def test_vllms_arguments_change_the_keys_of_what_it_answers():
+    """They may be --quantization."""
+
+    def keys(extra_args: list[str]) -> dict[Stage, str]:
+        serving = ModelServing(extra_args=extra_args)
+        return {stage: stage_key(spec(), serving, stage, {}, "code", "") for stage in Stage}
+
+    plain, other = keys([]), keys(["--quantization", "fp8"])
+    assert {stage for stage in Stage if plain[stage] != other[stage]} == {Stage.RL, Stage.EVALUATE}
+
+
 @pytest.mark.parametrize("text", [None, "", "Killed", "{}", '{"version": 2}', "[1]"])
 def test_what_is_no_termination_message_is_told_apart(text: str | None):
     assert Termination.decode(text) is None

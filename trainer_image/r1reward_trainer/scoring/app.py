@@ -129,7 +129,7 @@ def create_app(
         SCORE_PATH,
         response_model=ScoreResponse,
         responses={
-            400: {"description": "The body is no JSON"},
+            400: {"description": "The body is no UTF-8, or too deeply nested"},
             **{status: {"model": Fault} for status in (401, 408, 413, 429, 502, 503, 504)},
         },
         dependencies=[Depends(HTTPBearer(auto_error=False))],

@@ -54,7 +54,10 @@ class Malformed(BaseModel):
 _BEARER = HTTPBearer(auto_error=False, description="The attempt's token.")
 _BASIC = HTTPBasic(auto_error=False, description="The attempt's token as password.")
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Malformed, "description": "The body is no JSON"},
+    400: {
+        "model": Malformed,
+        "description": "The body is no UTF-8, or too deeply nested",
+    },
     401: {"model": Refusal, "description": "No token, or another"},
     408: {"model": Refusal, "description": "The body came too slowly"},
     413: {"model": Refusal, "description": "The body is too long"},
