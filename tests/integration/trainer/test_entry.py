@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pod that is deleted while its first process still imports its libraries."""
+"""A pod that is deleted before its program can say so."""
 
 import os
 import signal
@@ -42,3 +42,17 @@ def test_process_1_ends_on_sigterm_while_it_imports_its_libraries(program: list[
             assert unshare.wait(20) == EXIT_BY_SIGTERM
         finally:
             unshare.kill()
+
+
+def test_torchrun_says_by_its_exit_code_that_it_was_sigterm(tmp_path: Path):
+    environment = {**os.environ, "PYTHONPATH": "operator:trainer_image"}
+    began = tmp_path / "began"
+    rank = f"touch {began}; exec sleep 60"
+    command = [sys.executable, "-m", "r1reward_trainer.torchrun", "--no-python", "sh", "-c", rank]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as torchrun:
+        try:
+            eventually(began.exists, 60)
+            torchrun.terminate()
+            assert torchrun.wait(30) == EXIT_BY_SIGTERM
+        finally:
+            torchrun.kill()
