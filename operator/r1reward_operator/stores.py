@@ -24,6 +24,7 @@ BY_RUNTIME = "runtime"
 _POD_SPEC = ("nodeName", "readinessGates", "serviceAccountName")
 _POD_STATUS = (
     "phase",
+    "startTime",
     "reason",
     "message",
     "conditions",

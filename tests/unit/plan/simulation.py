@@ -19,6 +19,7 @@ from r1reward_api.wire.progress import Progress
 from r1reward_api.wire.termination import BriefOutput, FailureClass, Termination
 from r1reward_operator.observed import Observed, Runtime, attempt_of
 from r1reward_operator.plan import Deletion, Event, Obstacle, Plan, Settings, plan
+from r1reward_operator.stores import slim_pod
 
 EXAMPLE = Path("manifests/examples/qwen2.5-vl-7b.yaml")
 RUNTIME = Path("manifests/runtimes/nvidia-h100.yaml")
@@ -101,7 +102,7 @@ class Simulation:
             status=status.model_copy(update={"progress": self.progress}),
             runtime=runtime,
             children=tuple(self.children[k] for k in sorted(self.children)),
-            pods=tuple(self.pods[k] for k in sorted(self.pods)),
+            pods=tuple(slim_pod(self.pods[k]) for k in sorted(self.pods)),  # all that is kept
             absent=self.absent,
             listening_since=self.listening_since,
         )
