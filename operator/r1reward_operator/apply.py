@@ -2,6 +2,7 @@
 """Carries out a plan, and says what was in the way."""
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,10 @@ from r1reward_operator.resources import CHILDREN, R1REWARDJOBS
 
 logger = logging.getLogger(__name__)
 
-_WEBHOOK = "admission webhook"
+_DENIED = re.compile(r"admission webhook|denied request: ")
+"""How the API server words that of webhooks, and that of ValidatingAdmissionPolicies, which choose
+its status themselves; 422 unless they say otherwise."""
+_DENIALS = (400, 401, 413, 422)
 _WEBHOOK_DOWN = "failed calling webhook"
 
 
@@ -107,7 +111,7 @@ def classify(error: ApiError | OwnedByAnother, wanted: Mapping[str, Any]) -> Obs
                 return None
             reason = Reason.QUOTA if error.is_quota else refusal(error.message)
             return Obstacle(Blocked(reason, f"{what} was refused: {error.message}"))
-        case Invalid() if _WEBHOOK in error.message:
+        case ApiError() if error.status in _DENIALS and _DENIED.search(error.message):
             return Obstacle(Blocked(Reason.ADMISSION, f"{what} was refused: {error.message}"))
         case Invalid():
             text = f"{what} is not valid: {error.message}; correct the runtime or the job"

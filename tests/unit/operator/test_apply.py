@@ -22,6 +22,22 @@ BLOCKS: dict[str, tuple[ApiError | OwnedByAnother, bool]] = {
     "Admission, by a webhook": (
         Invalid(400, "BadRequest", 'admission webhook "v.x" denied the request: no'), False,
     ),
+    "Admission, by a policy": (
+        Invalid(
+            422, "Invalid",
+            "jobs.batch \"a-prepare-1\" is forbidden: ValidatingAdmissionPolicy 'team' with "
+            "binding 'team' denied request: failed expression: object.spec.x",
+        ),
+        False,
+    ),
+    "Admission, by a policy that says who may": (
+        ApiError(
+            401, "Unauthorized",
+            "jobs.batch \"a-prepare-1\" is forbidden: ValidatingAdmissionPolicy 'team' with "
+            "binding 'team' denied request: who are you",
+        ),
+        False,
+    ),
     "Dependency": (NotFound(404, "NotFound", "the server could not find the requested"), False),
     "Dependency, a webhook that is down": (
         Unavailable(500, "InternalError", 'failed calling webhook "v.x": refused'), False,
