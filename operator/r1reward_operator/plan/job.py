@@ -17,7 +17,7 @@ from r1reward_api.resource.status import (
     StageStatus,
 )
 from r1reward_api.stages import stages_of
-from r1reward_operator.observed import Observed
+from r1reward_operator.observed import WORKER_KINDS, Observed
 from r1reward_operator.plan import report
 from r1reward_operator.plan.conditions import Verdict, conditions
 from r1reward_operator.plan.leftovers import leftovers
@@ -27,6 +27,13 @@ from r1reward_operator.plan.outcome import cached_status, refused
 from r1reward_operator.plan.situation import Situation, Step
 from r1reward_operator.plan.stage import step, suspended
 from r1reward_operator.plan.times import format_time, seconds_since
+
+_AT_WORK = (
+    StagePhase.STARTING,
+    StagePhase.RUNNING,
+    StagePhase.RETRYING,
+    StagePhase.SUSPENDED,
+)
 
 
 def plan(
@@ -181,17 +188,40 @@ def _newer(observed: Observed, now: datetime) -> Plan:
 
 
 def _invalid(observed: Observed, now: datetime) -> Plan:
+    """A job that has ended stays as it is; one that was at work has failed, and holds nothing."""
+    before = observed.status
+    over = before.completion_time is not None
+    stages = {
+        Stage(s.name): _given_up(s, now) if s.phase in _AT_WORK and not over else s
+        for s in before.stages
+    }
+    deletions, wait = leftovers(observed, stages, True, now)
+    if over:
+        return Plan(deletions=deletions, requeue_after=wait)
     verdict = Verdict(text="", failed=(Reason.INVALID_SPEC, observed.problem))
-    status = observed.status
-    after = status.model_copy(
+    after = before.model_copy(
         update={
-            "conditions": conditions(verdict, _by_type(status), observed.generation, now),
+            "conditions": conditions(verdict, _by_type(before), observed.generation, now),
             "observed_generation": observed.generation,
             "phase": StagePhase.FAILED.value,
-            "completion_time": status.completion_time or format_time(now),
+            "completion_time": format_time(now),
+            "stages": list(stages.values()),
         }
     )
-    return Plan(status=_wire(after), events=news(status, after))
+    return Plan(
+        deletions=deletions, status=_wire(after), events=news(before, after), requeue_after=wait
+    )
+
+
+def _given_up(stage: StageStatus, now: datetime) -> StageStatus:
+    return stage.model_copy(
+        update={
+            "phase": StagePhase.FAILED,
+            "completion_time": format_time(now),
+            "retry_time": None,
+            "children": [c for c in stage.children if c.kind in WORKER_KINDS],
+        }
+    )
 
 
 def _told(

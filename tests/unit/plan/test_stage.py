@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of a stage, one sentence a rule."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
 from r1reward_api.constants import Stage
@@ -8,7 +11,7 @@ from r1reward_api.reasons import Reason
 from r1reward_api.wire.progress import Progress
 from r1reward_api.wire.termination import CachedStage, FailureClass, Termination
 from r1reward_operator.plan import Blocked, Obstacle, Plan, Settings, plan
-from tests.unit.plan.simulation import Simulation, example_spec, outputs, starting
+from tests.unit.plan.simulation import SETTINGS, Simulation, example_spec, outputs, starting
 
 SERVERS = ["vlm-rl-1-judge", "vlm-rl-1-rollout", "vlm-rl-1-verifier"]
 
@@ -525,6 +528,37 @@ def test_what_the_api_server_refuses_for_now_blocks_and_what_it_refuses_for_ever
     assert failed is not None
     assert failed["phase"] == "Failed"
     assert {c["type"]: c["reason"] for c in failed["conditions"]}["Failed"] == "InvalidSpec"
+
+
+def with_a_spec_of_no_model(simulation: Simulation) -> Plan:
+    """What is planned when a newer operator no longer takes the job's spec."""
+    observed = replace(simulation.observed(), spec=None, problem="spec.data.seed: must be an int")
+    return plan(observed, simulation.now, SETTINGS)
+
+
+def test_a_job_at_work_whose_spec_fits_no_model_any_more_fails_and_holds_nothing():
+    simulation = at_rl()
+    simulation.carry_out(with_a_spec_of_no_model(simulation))
+    assert simulation.condition("Failed")["reason"] == "InvalidSpec"
+    assert simulation.stage(Stage.RL)["phase"] == "Failed"
+    assert simulation.names("Deployment", "Service", "ControllerRevision") == []
+    assert simulation.last.requeue_after == 30
+    simulation.now += timedelta(seconds=30)
+    before = simulation.status
+    simulation.carry_out(with_a_spec_of_no_model(simulation))
+    assert simulation.worker() is None, "its pods hold GPUs"
+    assert simulation.status == before
+
+
+def test_a_job_that_has_succeeded_stays_so_whatever_becomes_of_its_spec():
+    simulation = at_rl()
+    simulation.succeed(Stage.RL)
+    simulation.serve()
+    simulation.run()
+    simulation.succeed(Stage.EVALUATE)
+    assert simulation.condition("Succeeded")["status"] == "True"
+    nothing = with_a_spec_of_no_model(simulation)
+    assert (nothing.status, nothing.deletions, nothing.events) == (None, (), ())
 
 
 def test_a_job_that_has_not_begun_may_still_change():
