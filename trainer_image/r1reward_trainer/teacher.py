@@ -27,6 +27,7 @@ from r1reward_api.resource.job import Teacher
 from r1reward_trainer.api_key import bearer
 from r1reward_trainer.outcome import ConfigurationError, InfrastructureError
 from r1reward_trainer.retry_after import retry_after
+from r1reward_trainer.service_url import usable
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class TeacherClient:
         patience: seconds for which one question is tried again.
 
     Raises:
-        ConfigurationError: for a key that no HTTP header can carry.
+        ConfigurationError: for a key that no HTTP header can carry, or a URL that is none.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class TeacherClient:
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._teacher = teacher
-        self._url = teacher.base_url.rstrip("/") + "/chat/completions"
+        self._url = usable(teacher.base_url, "annotate.teacher.baseUrl") + "/chat/completions"
         self._patience = patience
         self._slots = asyncio.Semaphore(concurrency)
         self._refusals = 0

@@ -48,13 +48,15 @@ Labels = Annotated[
     ],
     Field(max_length=32),
 ]
-_HTTP_URL = r"^https?://[^/?#@\s]+(/[^?#\s]*)?$"
+_HOST = r"([a-zA-Z0-9]([-._a-zA-Z0-9]*[.a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])"
+_PORT = r":([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_HTTP_URL = rf'^https?://{_HOST}({_PORT})?(/[!"$->@-~]*)?$'  # a path of ASCII, but for ? and #
 HttpUrl = Annotated[
     str,
     Field(max_length=1024, pattern=_HTTP_URL),
     in_words(
         _HTTP_URL,
-        "must be an http:// or https:// URL such as https://host:port/v1, without user, "
+        "must be an http:// or https:// URL such as https://host:port/v1, in ASCII, without user, "
         "password or query",
     ),
 ]

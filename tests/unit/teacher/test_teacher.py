@@ -190,6 +190,13 @@ def test_a_key_that_no_header_can_carry_is_told_without_showing_it(key: str) -> 
     assert "s3" not in error.value.message
 
 
+@pytest.mark.parametrize("url", ["http://[::1::2]/v1", "http://xn--a/v1"])
+def test_a_url_that_could_never_be_asked_is_final_before_anything_is(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"annotate\.teacher\.baseUrl") as error:
+        ask(lambda n, body: GOOD, baseUrl=url)
+    assert url in error.value.message
+
+
 def test_an_unknown_model_is_final_at_once() -> None:
     (error,), _ = ask(lambda n, body: Reply(status=404, body=b"model gpt not found"))
     assert isinstance(error, ConfigurationError)

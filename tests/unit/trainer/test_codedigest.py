@@ -34,6 +34,7 @@ PLUMBING = {
     "rollout/queue.py",
     "rollout/server.py",
     "rollout/weights.py",
+    "service_url.py",
     "services.py",
     "storage",
     "training_state.py",

@@ -75,6 +75,15 @@ def test_a_judge_without_an_address_is_a_configuration_error():
         build_service(config({"model": "hf://some/judge"}), TOKEN, {})
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[::1::2]/v1", "http://judge:http/v1", "http://judge:0/v1", "http://a:99999/v1"]
+)
+def test_an_endpoint_that_could_never_be_asked_is_a_configuration_error(url: str):
+    run = config({"endpoint": "http://judge/v1"}, url)
+    with pytest.raises(ConfigurationError, match=r"rl\.verifier\.judge\.endpoint"):
+        build_service(run, TOKEN, {})
+
+
 @pytest.mark.parametrize("content", [None, "", "\n"])
 def test_without_a_token_the_verifier_does_not_start(tmp_path: Path, content):
     (tmp_path / "run.json").write_text(config().model_dump_json(by_alias=True))

@@ -22,6 +22,7 @@ from r1reward_trainer.api_key import bearer
 from r1reward_trainer.method.judge_prompt import ANSWER_ATTEMPTS, PLAIN_QUESTION
 from r1reward_trainer.method.reward import JudgeOutcome
 from r1reward_trainer.retry_after import retry_after
+from r1reward_trainer.service_url import usable
 from r1reward_trainer.verifier.cache import JudgementCache
 from r1reward_trainer.verifier.circuit import Circuit
 from r1reward_trainer.verifier.metrics import VerifierMetrics
@@ -105,7 +106,11 @@ class _Flight:
 
 
 class Judge:
-    """Asks, within bounds of time and number. One event loop; call `close` at the end."""
+    """Asks, within bounds of time and number. One event loop; call `close` at the end.
+
+    Raises:
+        ConfigurationError: for a key that no HTTP header can carry, or a URL that is none.
+    """
 
     def __init__(
         self,
@@ -114,6 +119,7 @@ class Judge:
         circuit: Circuit | None = None,
     ) -> None:
         self._options = options
+        self._url = usable(options.url, "rl.verifier.judge.endpoint")
         self._metrics = metrics or VerifierMetrics()
         self._circuit = circuit or Circuit()
         self._slots = asyncio.Semaphore(options.max_concurrency)
@@ -329,8 +335,7 @@ class Judge:
     async def _exchange(
         self, client: httpx.AsyncClient, method: str, path: str, body: dict[str, Any] | None
     ) -> Any:
-        url = self._options.url.rstrip("/") + path
-        async with client.stream(method, url, json=body) as response:
+        async with client.stream(method, self._url + path, json=body) as response:
             if response.status_code == 401:
                 raise JudgeRefused(
                     "HTTP 401: it refuses the key; correct rl.verifier.judge.apiKeySecretRef"
