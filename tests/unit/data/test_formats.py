@@ -2,6 +2,7 @@
 """Each published shape, by records as its source shows them."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -301,6 +302,18 @@ def test_what_is_not_of_a_format_is_a_bad_record_and_no_crash(
 ) -> None:
     with pytest.raises(BadRecord):
         IMPORTERS[format].rows(record)
+
+
+@pytest.mark.parametrize("format", list(IMPORTERS))
+def test_a_field_of_whatever_kind_is_a_row_a_bad_record_or_left_out_and_no_crash(
+    format: Format,
+) -> None:
+    importer = IMPORTERS[format]
+    strange: tuple[Any, ...] = ([], ["x"], {}, {"x": [1]}, 1, 0.5, True, "", "x", "[[", "\ud800")
+    for field in importer.required:
+        for value in strange:
+            with suppress(BadRecord, LeftOut):
+                importer.rows({**dict.fromkeys(importer.columns, "x"), field: value})
 
 
 @pytest.mark.parametrize("format", list(IMPORTERS))

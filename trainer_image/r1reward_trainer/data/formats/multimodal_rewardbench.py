@@ -20,7 +20,7 @@ def rows(record: Record) -> list[Record]:
         BadRecord: when a field is missing or `Better` names no output.
     """
     better, path = need(record, "Better"), need(record, "Image")
-    if better not in _GOLD:
+    if not isinstance(better, str) or better not in _GOLD:
         raise foreign(f"Better is {ascii(better)[:80]}, must be Output1 or Output2")
     if not isinstance(path, str):
         raise foreign(f"Image is {type(path).__name__}, must be a path")

@@ -28,7 +28,7 @@ def rows(record: Record) -> list[Record]:
     winner = need(record, "winner")
     if winner in _TIES:
         raise LeftOut("tie")
-    if winner not in _GOLD:
+    if not isinstance(winner, str) or winner not in _GOLD:
         raise foreign(f"winner is {ascii(winner)[:80]}, must be model_a, model_b or a tie")
     question, first = _turns(record, "conversation_a")
     other, second = _turns(record, "conversation_b")
