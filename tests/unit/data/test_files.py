@@ -109,3 +109,20 @@ def test_of_a_table_only_what_is_needed_is_read(tmp_path: Path) -> None:
         (1, "missing-field"),
         (2, "missing-field"),
     ]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([2**31 - 1], pa.date32()),
+        pa.array([9 * 10**18], pa.timestamp("us")),
+        pa.StructArray.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["path", "path"]),
+    ],
+    ids=["date", "time", "struct"],
+)
+def test_a_table_of_values_that_python_cannot_hold_is_refused_with_its_name(
+    tmp_path: Path, column: pa.Array
+) -> None:
+    pq.write_table(pa.table({"a": column}), tmp_path / "x.parquet")
+    with pytest.raises(ConfigurationError, match=r"x\.parquet cannot be read as Parquet"):
+        read(tmp_path / "x.parquet")

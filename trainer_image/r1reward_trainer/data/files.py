@@ -70,7 +70,9 @@ def _parquet(path: Path, uri: str, columns: Sequence[str], required: Sequence[st
             wanted = [name for name in columns if name in names]
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
                 yield from zip(numbers, batch.to_pylist(), strict=False)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    # ValueError and OverflowError for values that Python has no word for, such as a date in the
+    # year 300,000.
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise _unreadable(uri, "Parquet", error) from error
 
 
