@@ -46,7 +46,7 @@ class Reason(StrEnum):
     CONTAINER_CONFIG = "ContainerConfig"
     """A container cannot be made: a Secret key or ConfigMap is missing."""
     NODE_LOST = "NodeLost"
-    """A server's node does not answer."""
+    """The node of a server, or of a pod that should start, does not answer."""
     TERMINATING = "Terminating"
     """Pods of an earlier attempt or stage do not go away."""
     NO_PROGRESS = "NoProgress"

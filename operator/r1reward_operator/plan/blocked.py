@@ -22,6 +22,8 @@ from r1reward_operator.plan.times import parse_time, seconds_since
 
 MOUNT_SECONDS = 60.0
 """A container that is still being created after this long waits for a volume."""
+TAKE_UP_SECONDS = 20.0
+"""A kubelet takes a pod up within a second or two of its scheduling, whatever it then waits for."""
 NO_PODS_SECONDS = 20.0
 """A workload without pods after this long is refused them: a Job has no condition that says so,
 and its controller makes pods within a second or two."""
@@ -45,7 +47,7 @@ def blocked_by_pods(pods: Iterable[JsonObject], now: datetime) -> Blocked | None
     for pod in pods:
         if pod["metadata"].get("deletionTimestamp") or _is_over(pod):
             continue
-        found = _container(pod) or _scheduling(pod) or _mounting(pod, now) or _node(pod)
+        found = _container(pod) or _scheduling(pod) or _mounting(pod, now) or _node(pod, now)
         if found is not None:
             return found
     return None
@@ -66,6 +68,22 @@ def blocked_by_workloads(
         if found is not None:
             return found
     return None
+
+
+def untaken_seconds(pod: JsonObject, now: datetime) -> float | None:
+    """How long a pod that has a node may still wait for its kubelet before the node is taken for
+    lost; None when it has none, or has been taken up. Nobody else says that of such a pod: what the
+    node controller takes back is only that a pod is ready."""
+    status = pod.get("status") or {}
+    if status.get("phase") != "Pending" or pod["metadata"].get("deletionTimestamp"):
+        return None
+    if any(status.get(k) for k in ("startTime", "initContainerStatuses", "containerStatuses")):
+        return None
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled is None or scheduled.get("status") != "True":
+        return None
+    waited = seconds_since(scheduled.get("lastTransitionTime"), now)
+    return None if waited is None else TAKE_UP_SECONDS - waited
 
 
 def podless_seconds(
@@ -239,10 +257,17 @@ def _mounting(pod: JsonObject, now: datetime) -> Blocked | None:
     )
 
 
-def _node(pod: JsonObject) -> Blocked | None:
+def _node(pod: JsonObject, now: datetime) -> Blocked | None:
+    node = (pod.get("spec") or {}).get("nodeName", "")
+    left = untaken_seconds(pod, now)
+    if left is not None and left <= 0:
+        return Blocked(
+            Reason.NODE_LOST,
+            f"node {node} has not taken up pod {_name(pod)}: its kubelet does not answer; look at "
+            "the node, and delete the Node object of a machine that will not come back",
+        )
     if not node_is_lost(pod):
         return None
-    node = (pod.get("spec") or {}).get("nodeName", "")
     return Blocked(
         Reason.NODE_LOST,
         f"node {node} of pod {_name(pod)} does not answer; another pod takes its place when "

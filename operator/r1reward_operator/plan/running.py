@@ -23,6 +23,7 @@ from r1reward_operator.plan.blocked import (
     blocked_by_workloads,
     not_served,
     podless_seconds,
+    untaken_seconds,
 )
 from r1reward_operator.plan.builders.build import Build
 from r1reward_operator.plan.builders.token import token_secret
@@ -109,8 +110,10 @@ def work(s: Situation) -> Step:
     step = Step(stage, tokens=tokens, objects=tuple(objects), blocked=blocked)
     settle = end.seconds if isinstance(end, Waiting) else None
     podless = None if worker is None else podless_seconds(worker, pods, s.now)
-    if podless is not None and podless > 0:
-        step = step.sooner(podless)
+    untaken = (untaken_seconds(p, s.now) for p in s.observed.pods_of(s.stage, s.attempt))
+    for seconds in (podless, *untaken):
+        if seconds is not None and seconds > 0:
+            step = step.sooner(seconds)
     return step.sooner(RUNNING_POLL_SECONDS).sooner(left).sooner(settle)
 
 

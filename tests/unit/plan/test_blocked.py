@@ -90,7 +90,7 @@ def test_a_pod_is_blocked_by(case: str):
         {"phase": "Running"},
         waiting("PodInitializing"),
         {**waiting("ContainerCreating"), "conditions": [scheduled("True", at=LATELY)]},
-        {"phase": "Pending", "conditions": [scheduled("True", at=LATELY)]},
+        {"phase": "Pending", "startTime": LATELY, "conditions": [scheduled("True", at=LATELY)]},
     ],
 )
 def test_a_pod_that_only_takes_its_time_is_not_blocked(status: dict[str, Any]):

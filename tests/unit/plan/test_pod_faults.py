@@ -194,6 +194,21 @@ def test_a_volume_that_cannot_be_mounted_is_told_and_a_large_image_is_not_taken_
     assert blocked_within(simulation, 60 + NOTICE_SECONDS)["reason"] == "Storage"
 
 
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_a_node_that_does_not_take_up_its_pod_is_told(place: Place):
+    simulation, pod = pending(place)
+    stamp = format_time(simulation.now)
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": stamp}
+    bound = {"phase": "Pending", "conditions": [scheduled]}
+    suffer(simulation, pod, bound)
+    assert simulation.condition("Blocked")["status"] == "False"
+    blocked = blocked_within(simulation, NOTICE_SECONDS)
+    assert blocked["reason"] == "NodeLost"
+    assert f"node {NODE} has not taken up pod {pod}" in blocked["message"]
+    suffer(simulation, pod, {**bound, "startTime": stamp})
+    assert simulation.condition("Blocked")["status"] == "False"
+
+
 @pytest.mark.parametrize("place", WORKERS, ids=str)
 def test_a_worker_that_no_controller_takes_up_is_told(place: Place):
     simulation = starting(place.stage)
