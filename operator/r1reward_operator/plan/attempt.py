@@ -216,7 +216,7 @@ def _disruption(
     """Why the infrastructure took, or takes, the pod.
 
     A pod that is being drained is left to save its state, so its disruption ends the
-    attempt only when it, or a peer that lost it, has ended.
+    attempt only when it, or a peer that lost it, has ended. One that has not run has none.
 
     Args:
         pod: one of the attempt's.
@@ -238,7 +238,7 @@ def _disruption(
             Reason.EVICTED,
             f"pod {_name(pod)}: {target.get('reason', '')}: {target.get('message', '')}",
         )
-    if ended and _is_deleted(pod, first_end):
+    if (ended or status.get("phase") == "Pending") and _is_deleted(pod, first_end):
         return _pod_lost(f"pod {_name(pod)} is deleted by somebody else")
     if node_is_lost(pod) or is_unreachable(pod, now):
         node = (pod.get("spec") or {}).get("nodeName", "")

@@ -220,6 +220,20 @@ def test_a_worker_that_no_controller_takes_up_is_told(place: Place):
     assert "does not run" in blocked["message"]
 
 
+@pytest.mark.parametrize("place", WORKERS, ids=str)
+def test_a_worker_that_is_deleted_before_it_runs_ends_its_attempt_at_once(place: Place):
+    simulation, pod = pending(place)
+    simulation.pods[pod]["metadata"]["deletionTimestamp"] = format_time(simulation.now)
+    simulation.tick()
+    stage = simulation.stage(place.stage)
+    assert (stage["phase"], stage["reason"]) == ("Retrying", "PodLost")
+    assert (stage["programFailures"], stage["infrastructureFailures"]) == (0, 1)
+    # It is on a node that does not answer: the job says for what it waits.
+    simulation.tick(30)
+    assert simulation.condition("Blocked")["reason"] == "Terminating"
+    assert pod in simulation.condition("Blocked")["message"]
+
+
 def ended(simulation: Simulation, pod: str, code: int, **more: Any) -> None:
     simulation.end(pod, code, **more)
     simulation.tick()
