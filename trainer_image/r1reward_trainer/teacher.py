@@ -17,6 +17,7 @@ import json
 import logging
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -111,6 +112,8 @@ class TeacherClient:
         api_key: sent as bearer token; never logged, not even where the service says it again.
         concurrency: requests in flight.
         patience: seconds for which one question is tried again.
+        answered: whether another client of the run, such as that of an earlier attempt, has had
+            an answer; may block. Asked only before it is said that nothing is accepted.
 
     Raises:
         ConfigurationError: for a key that no HTTP header can carry, or a URL that is none.
@@ -122,8 +125,10 @@ class TeacherClient:
         api_key: str | None,
         concurrency: int,
         patience: float = PATIENCE_SECONDS,
+        answered: Callable[[], bool] = lambda: False,
     ) -> None:
         self._teacher = teacher
+        self._answered = answered
         self._url = usable(teacher.base_url, "annotate.teacher.baseUrl") + "/chat/completions"
         self._patience = patience
         self._slots = asyncio.Semaphore(concurrency)
@@ -158,7 +163,7 @@ class TeacherClient:
                 reply = await self._ask_patiently(body)
             except Refused as refusal:
                 self._refusals += 1
-                if self._answers == 0 and self._refusals >= REFUSALS_BEFORE_GIVING_UP:
+                if await self._accepts_nothing():
                     raise ConfigurationError(
                         Reason.CONFIGURATION_ERROR,
                         f"annotate.teacher at {self._url} refused the first {self._refusals} "
@@ -168,6 +173,14 @@ class TeacherClient:
             self._answers += 1
             self._last_answer = time.monotonic()
             return reply
+
+    async def _accepts_nothing(self) -> bool:
+        if self._answers > 0 or self._refusals < REFUSALS_BEFORE_GIVING_UP:
+            return False
+        if await asyncio.to_thread(self._answered):
+            self._answers = 1  # never asked again
+            return False
+        return self._answers == 0
 
     async def _ask_patiently(self, body: dict[str, Any]) -> Reply:
         begin = time.monotonic()

@@ -15,6 +15,7 @@ from r1reward_trainer.outcome import ConfigurationError, InfrastructureError
 from r1reward_trainer.teacher import (
     LONGEST_PAUSE_SECONDS,
     MAX_ANSWER_BYTES,
+    REFUSALS_BEFORE_GIVING_UP,
     Question,
     Refused,
     TeacherClient,
@@ -201,6 +202,19 @@ def test_an_unknown_model_is_final_at_once() -> None:
     (error,), _ = ask(lambda n, body: Reply(status=404, body=b"model gpt not found"))
     assert isinstance(error, ConfigurationError)
     assert "model gpt not found" in error.message
+
+
+def test_questions_that_are_refused_after_others_were_answered_elsewhere_end_nothing() -> None:
+    """What is left for an attempt, or for one of several processes, may be refused as a whole."""
+    with serve(lambda n, body: Reply(status=400, body=b"content filter")) as service:
+        spec = Teacher.model_validate({"baseUrl": service.url, "model": "gpt"})
+
+        async def all_at_once() -> list[Any]:
+            async with TeacherClient(spec, None, 4, answered=lambda: True) as client:
+                questions = (client.ask(QUESTION) for _ in range(REFUSALS_BEFORE_GIVING_UP + 4))
+                return await asyncio.gather(*questions, return_exceptions=True)
+
+        assert all(isinstance(answer, Refused) for answer in asyncio.run(all_at_once()))
 
 
 def test_a_question_that_is_refused_is_not_asked_again_and_others_go_on() -> None:

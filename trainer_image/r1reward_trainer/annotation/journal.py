@@ -97,6 +97,17 @@ class Journal:
                         written.set_result(None)
 
 
+def answered(store: Store, prefix: str) -> bool:
+    """Whether the teacher has answered any question of the run that it did not refuse.
+
+    Args:
+        store: of the run.
+        prefix: the folder of all shards' journals.
+    """
+    segments = (decode(store.get(found.key)) for found in store.list(f"{prefix}/"))
+    return any(not answer.refused for answers in segments for answer in answers)
+
+
 def encode(answers: list[Answer]) -> bytes:
     """A segment: one JSON object a line."""
     return "".join(json.dumps(asdict(answer)) + "\n" for answer in answers).encode()

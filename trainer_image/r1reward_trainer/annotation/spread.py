@@ -21,7 +21,7 @@ from typing import Any
 from r1reward_api.wire.runconfig import RunConfig
 from r1reward_trainer.annotation.ask import Asking, Result, annotate
 from r1reward_trainer.annotation.choice import Shard
-from r1reward_trainer.annotation.journal import Journal
+from r1reward_trainer.annotation.journal import Journal, answered
 from r1reward_trainer.annotation.results import Tally, write_results
 from r1reward_trainer.data.rows import open_rows
 from r1reward_trainer.outcome import Interrupted
@@ -101,13 +101,17 @@ def work_on(
         on_result=on_result,
     )
 
+    journal = f"{work.config.run_prefix}/journal"
+
     async def all_shards() -> None:
-        async with TeacherClient(annotate_spec.teacher, api_key, concurrency) as client:
+        async with TeacherClient(
+            annotate_spec.teacher, api_key, concurrency, answered=partial(answered, store, journal)
+        ) as client:
             for start in range(0, len(shards), SHARDS_AT_ONCE):
                 journals = {
                     shard: Journal(
                         store,
-                        f"{work.config.run_prefix}/journal/{shard.name}",
+                        f"{journal}/{shard.name}",
                         f"attempt-{work.config.attempt}-{uuid.uuid4().hex[:12]}",
                     )
                     for shard in shards[start : start + SHARDS_AT_ONCE]
