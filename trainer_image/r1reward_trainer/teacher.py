@@ -109,7 +109,8 @@ class TeacherClient:
 
     Args:
         teacher: who is asked.
-        api_key: sent as bearer token; never logged, not even where the service says it again.
+        api_key: sent as bearer token; never logged or kept, not even where the service says it
+            again.
         concurrency: requests in flight.
         patience: seconds for which one question is tried again.
         answered: whether another client of the run, such as that of an earlier attempt, has had
@@ -233,7 +234,7 @@ class TeacherClient:
         status = response.status_code
         if status == 200:
             try:
-                return _answer_text(raw)
+                return self._without_key(_answer_text(raw))
             except (ValueError, LookupError, TypeError, RecursionError) as error:
                 fault = f"the answer is no chat completion: {self._excerpt(raw)!r}"
                 raise _TryAgain(fault) from error
@@ -256,7 +257,10 @@ class TeacherClient:
     def _excerpt(self, raw: bytes) -> str:
         """The beginning of what the service says, on one line."""
         words = " ".join(raw[:_ERROR_BYTES].decode(errors="replace").split())
-        return (words.replace(self._secret, "***") if self._secret else words)[:_ERROR_CHARACTERS]
+        return self._without_key(words)[:_ERROR_CHARACTERS]
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._secret, "***") if self._secret else text
 
 
 def chat_request(teacher: Teacher, question: Question) -> dict[str, Any]:

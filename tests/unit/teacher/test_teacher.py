@@ -204,6 +204,11 @@ def test_an_unknown_model_is_final_at_once() -> None:
     assert "model gpt not found" in error.message
 
 
+def test_an_answer_that_repeats_the_key_is_kept_without_it() -> None:
+    (answer,), _ = ask(lambda n, body: Reply("<think>Bearer s3cret</think><answer>1</answer>"))
+    assert answer == Said("<think>Bearer ***</think><answer>1</answer>")
+
+
 def test_questions_that_are_refused_after_others_were_answered_elsewhere_end_nothing() -> None:
     """What is left for an attempt, or for one of several processes, may be refused as a whole."""
     with serve(lambda n, body: Reply(status=400, body=b"content filter")) as service:
