@@ -124,7 +124,7 @@ class Rollout(ApiModel):
     """The vLLM servers that sample."""
 
     replicas: Annotated[Replicas, OPERATIONAL, MUTABLE] = 1
-    """vLLM servers. May change while the stage runs."""
+    """vLLM servers. May change while the stage runs, up to the limit of its runtime."""
     weight_transfer: Annotated[Literal["ObjectStore"], OPERATIONAL] = "ObjectStore"
     """How new weights reach the servers: through the object store."""
 

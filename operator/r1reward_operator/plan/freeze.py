@@ -23,6 +23,8 @@ from r1reward_operator.plan.model import JsonObject
 
 _KINDS = frozenset({"NetworkPolicy", "ConfigMap", "Service", "Deployment", "Job", "PyTorchJob"})
 
+_LIMITS = {Role.ROLLOUT.value: "rolloutReplicas", Role.VERIFIER.value: "verifierReplicas"}
+
 
 @dataclass(frozen=True)
 class Frozen:
@@ -79,9 +81,10 @@ def thaw(revision: JsonObject, spec: R1RewardJobSpec, stage: Stage) -> Frozen:
     """
     data = revision["data"]
     *services, worker = data["objects"]
+    replicas = _within_limits(replicas_of(spec, stage), data)
     return Frozen(
         key=data["key"] or None,
-        services=tuple(_scaled(o, replicas_of(spec, stage)) for o in services),
+        services=tuple(_scaled(o, replicas) for o in services),
         worker=worker,
         workers=_workers(worker),
     )
@@ -139,6 +142,13 @@ def trainer_image(revision: JsonObject | None) -> str | None:
     if revision is None:
         return None
     return revision.get("data", {}).get("runtime", {}).get("images", {}).get("trainer")
+
+
+def _within_limits(replicas: Mapping[str, int], data: Mapping[str, Any]) -> dict[str, int]:
+    """No more than the runtime in force allows: replicas may grow after it was asked."""
+    limits = (data.get("runtime") or {}).get("limits") or {}
+    most = {role: limits.get(field) for role, field in _LIMITS.items()}
+    return {role: min(count, most.get(role) or count) for role, count in replicas.items()}
 
 
 def _scaled(obj: Mapping[str, Any], replicas: Mapping[str, int]) -> JsonObject:

@@ -362,6 +362,18 @@ def test_an_attempt_that_runs_too_long_is_ended_and_counted():
     )  # fmt: skip
 
 
+def test_replicas_that_grow_beyond_the_runtimes_limit_stop_there_while_the_stage_runs():
+    simulation = at_rl()
+    simulation.spec["rl"]["rollout"]["replicas"] = 900
+    simulation.spec["rl"]["verifier"]["replicas"] = 900
+    simulation.tick()
+    limits = simulation.runtime["limits"]
+    replicas = {n: simulation.children["Deployment", n]["spec"]["replicas"] for n in SERVERS}
+    assert replicas["vlm-rl-1-rollout"] == limits["rolloutReplicas"]
+    assert replicas["vlm-rl-1-verifier"] == limits["verifierReplicas"]
+    assert simulation.stage(Stage.RL)["phase"] == "Running"
+
+
 def test_suspend_frees_everything_and_resume_is_an_attempt_that_costs_nothing():
     simulation = at_rl()
     simulation.spec["suspend"] = True
