@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each published shape, by records as its source shows them."""
 
+import base64
 import json
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,11 @@ import pytest
 from r1reward_api.resource.job import Columns, Format
 from r1reward_trainer.data.formats.pieces import better_pairs
 from r1reward_trainer.data.formats.registry import IMPORTERS, importer_of
-from r1reward_trainer.data.schema import BadRecord, ImagePath, LeftOut, Record, Video
+from r1reward_trainer.data.media import Beside
+from r1reward_trainer.data.objects import Folder
+from r1reward_trainer.data.schema import BadRecord, ImagePath, LeftOut, Record, Video, parse_row
 from r1reward_trainer.outcome import ConfigurationError
+from tests.unit.data.images import encoded, photo
 
 PROMPT = """You are a highly skilled and impartial evaluator.
 
@@ -68,6 +73,23 @@ def test_the_image_of_an_rl_row_may_stand_beside_the_message(image: Any) -> None
     message = [{"content": PROMPT.format(end="")}]
     (kept,) = the_pair("R1Reward", rl_record(message=message, image=image))["images"]
     assert kept == (image[0] if isinstance(image, list) else image)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("start", ["", "data:image/png;base64,"])
+def test_an_rl_row_with_the_image_itself_needs_no_file_at_the_messages_path(
+    tmp_path: Path, kind: str, start: str
+) -> None:
+    file = encoded(photo(1), kind)
+    image = start + base64.b64encode(file).decode()
+    (record,) = IMPORTERS["R1Reward"].rows(rl_record(id="r", image=image))
+    assert parse_row(record, 1, Beside(Folder(tmp_path), "train.parquet")).images == (file,)
+
+
+@pytest.mark.parametrize("image", ["cake-shop.jpg", {"bytes": None, "path": "a.jpg"}, [], ""])
+def test_a_path_beside_an_rl_rows_message_does_not_hide_the_messages(image: Any) -> None:
+    found = the_pair("R1Reward", rl_record(image=image))
+    assert found["images"] == ["/mmu_mllm_hdd/data/RLAIF-V-image/cake-shop.jpg"]
 
 
 @pytest.mark.parametrize(

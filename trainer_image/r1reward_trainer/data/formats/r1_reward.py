@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The RL rows of the R1-Reward release (hub: yifanzhang114/R1-Reward-RL, JSONL).
+"""The RL rows of the R1-Reward release (hub: yifanzhang114/R1-Reward-RL, Parquet; its scripts read
+JSONL).
 
 `message` is a JSON string of a chat: one user turn with the whole prompt as text and an image as
 a path. `question` repeats the question, `answer` is a list with `<answer>1</answer>` or
-`…2…`; the hub's copy adds `image`. The two answers stand in the prompt alone, below headings
-that name [Response 1] and [Response 2]; a further heading names the output format. The release's
-README shows the prompt cut short and its evaluation scripts show another number of `#`, so the
-headings are found by their words; whether the training prompt ends with the output format could
+`…2…`. The hub's copy adds `image`, of which its card only says that it is a text; at 165 kB a row
+it must be the file itself, while the message's path is that of the authors' machine. The two
+answers stand in the prompt alone, below headings that name [Response 1] and [Response 2]; a further
+heading names the output format. The release's README shows the prompt cut short and its evaluation
+scripts show another number of `#`, so the headings are found by their words; whether the training
+prompt ends with the output format could
 not be verified, and both are read.
 """
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from r1reward_trainer.data.formats.importer import Importer
@@ -21,6 +25,8 @@ from r1reward_trainer.data.schema import ImagePath, Record
 _FIRST = re.compile(r"^#+[ *]*\[Response 1\][ *]*:?[ *]*\n?", re.MULTILINE)
 _SECOND = re.compile(r"^#+[ *]*\[Response 2\][ *]*:?[ *]*\n?", re.MULTILINE)
 _OUTPUT = re.compile(r"^#+[ *]*\[?Output Format\b.*", re.MULTILINE)
+_ENCODED = ("data:", "iVBORw0KGgo", "/9j/", "UklGR")
+"""How PNG, JPEG and WebP files begin in base64, or a data URL."""
 _GOLD = re.compile(r"\s*<answer>\s*([12])\s*</answer>\s*|\s*([12])\s*")
 
 
@@ -30,11 +36,12 @@ def rows(record: Record) -> list[Record]:
     Raises:
         BadRecord: when the prompt has not each heading once, or the answer is not 1 or 2.
     """
-    text, paths = _message(need(record, "message"))
+    text, images = _message(need(record, "message"))
     first, second = split_prompt(text)
-    images: list[Any] = paths
-    if not images and record.get("image") is not None:
-        images = _images(record["image"])
+    beside = [] if record.get("image") is None else _images(record["image"])
+    # Files are what the paths stand for, wherever those pointed to.
+    if not images or (beside and all(map(_is_file, beside))):
+        images = beside
     return [
         {
             "id": record.get("id"),
@@ -66,14 +73,14 @@ def split_prompt(text: str) -> tuple[str, str]:
     return first.strip(), text[seconds[0].end() : end].strip()
 
 
-def _message(value: Any) -> tuple[str, list[ImagePath]]:
+def _message(value: Any) -> tuple[str, list[Any]]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
             raise foreign(f"message is no JSON: {error}"[:200]) from error
     texts: list[str] = []
-    images: list[ImagePath] = []
+    images: list[Any] = []
     for turn in items(value, "message"):
         content = need(fields(turn, "message"), "content")
         if isinstance(content, str):
@@ -91,7 +98,16 @@ def _message(value: Any) -> tuple[str, list[ImagePath]]:
 
 def _images(value: Any) -> list[Any]:
     found = value if isinstance(value, list) else [value]
-    return [ImagePath(image) if isinstance(image, str) else image for image in found]
+    return [
+        ImagePath(image) if isinstance(image, str) and not image.startswith(_ENCODED) else image
+        for image in found
+    ]
+
+
+def _is_file(image: Any) -> bool:
+    if isinstance(image, Mapping):
+        return image.get("bytes") is not None
+    return not isinstance(image, ImagePath)
 
 
 def _gold(value: Any) -> int:
