@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,17 @@ def test_a_file_that_is_no_json_list_is_refused_with_its_name(tmp_path: Path, te
 def test_what_is_no_object_in_a_json_list_is_a_bad_record(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('[{"a": 1}, 1234567, {"a": 2}]')
     assert read(tmp_path / "x.json") == [(1, {"a": 1}), (2, "not-json"), (3, {"a": 2})]
+
+
+def test_small_objects_behind_a_large_one_take_no_longer_than_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    records = [{"a": "i" * (8 << 20)}, *({"a": n} for n in range(200_000))]
+    path.write_text(json.dumps(records))
+    start = time.process_time()
+    json.loads(path.read_text())
+    whole = time.process_time() - start
+    assert sum(1 for _ in files.read(path, path.name, (), ())) == len(records)
+    assert time.process_time() - start < 50 * whole  # 5; 200 where each object copies the rest
 
 
 def test_csv_is_read_by_its_header_with_the_line_of_each_record(tmp_path: Path) -> None:

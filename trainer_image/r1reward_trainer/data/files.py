@@ -4,6 +4,7 @@
 import codecs
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from itertools import count, repeat
 from pathlib import Path
@@ -21,6 +22,7 @@ MAX_RECORD_BYTES = 256 * 2**20
 _CHUNK_BYTES = 2**20
 _BATCH_ROWS = 64
 _SHOWN_CHARACTERS = 300
+_SPACE = re.compile(r"\s*")
 
 RecordOrFault = Record | BadRecord
 Numbered = Iterator[tuple[int, RecordOrFault]]
@@ -112,26 +114,27 @@ def _json(path: Path, uri: str) -> Numbered:
     decoder = json.JSONDecoder()
     decode = codecs.getincrementaldecoder("utf-8-sig")().decode
     with path.open("rb") as file:
-        text, end = "", False
+        text, place, end = "", 0, False  # what is before the place was read: cutting it off for
+        # each object would copy all that follows
 
         def more() -> None:
-            nonlocal text, end
-            chunk = file.read(max(_CHUNK_BYTES, len(text)))  # doubles, so that a long object is
-            end = not chunk  # not decoded over and over
-            text += decode(chunk, final=end)
+            nonlocal text, place, end
+            chunk = file.read(max(_CHUNK_BYTES, len(text) - place))  # doubles, so that a long
+            end = not chunk  # object is not decoded over and over
+            text, place = text[place:] + decode(chunk, final=end), 0
             if len(text) > MAX_RECORD_BYTES:
                 raise ValueError(f"an object of more than {MAX_RECORD_BYTES} bytes")
 
         def skip(expected: str) -> str:
-            """Drops white space and returns the next letter, which is dropped if expected."""
-            nonlocal text
-            text = text.lstrip()
-            while not text and not end:
+            """Passes white space and returns the next letter, which is passed if expected."""
+            nonlocal place
+            while (space := _SPACE.match(text, place)) and space.end() == len(text) and not end:
+                place = len(text)
                 more()
-                text = text.lstrip()
-            letter = text[:1]
+            place = space.end() if space else place
+            letter = text[place : place + 1]
             if letter and letter in expected:
-                text = text[1:]
+                place += 1
             return letter
 
         try:
@@ -143,14 +146,14 @@ def _json(path: Path, uri: str) -> Numbered:
                 skip("")
                 while True:
                     try:
-                        value, used = decoder.raw_decode(text)
+                        value, used = decoder.raw_decode(text, place)
                         if used < len(text) or end:  # else a number may go on
                             break
                     except ValueError:
-                        if end:
+                        if end and place == 0:  # so that it says where in the object
                             raise
                     more()
-                text = text[used:]
+                place = used
                 yield number, _object(value)
                 match skip(",]"):
                     case "]":
