@@ -79,6 +79,7 @@ def test_verdicts_that_tell_nothing_become_even_odds():
     calibrated = noise / probability.cross_fitted(noise, [str(i) for i in range(2000)])
     assert probability.brier_by_row(calibrated).mean() == pytest.approx(0.25, abs=0.01)
     assert probability.fit_temperature(np.empty(0)) == 1.0
+    assert probability.fit_temperature(np.zeros(3)) == 1.0
 
 
 def test_calibration_lowers_the_error_on_rows_that_it_was_not_fitted_on():

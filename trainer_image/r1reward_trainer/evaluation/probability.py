@@ -86,10 +86,10 @@ def fit_temperature(margins: NDArray[np.float64]) -> float:
         margins: [rows], log-odds of the better answer.
 
     Returns:
-        1 without rows.
+        1 where no margin says anything: without rows, or with even odds alone.
     """
     rows = len(margins)
-    if rows == 0:
+    if not margins.any():
         return 1.0
     target = (rows + 1) / (rows + 2)
 
