@@ -135,6 +135,8 @@ def test_what_stands_in_the_data_cannot_steer_the_terminal(tmp_path: Path) -> No
         ({"columns": "asked=prompt"}, "the names are question, answer1"),
         ({"set": ["x.parquet"]}, "write it as NAME=URI"),
         ({"set": ["vl=x.parquet,VLBench"]}, "VLBench is no format; there are Plain"),
+        ({"columns": "question=a,question=b"}, "--columns names one of ours twice"),
+        ({"set": ["a=x.csv", "a=y.csv"]}, "--set: two have the same name"),
     ],
 )
 def test_a_wrong_argument_is_named_with_the_remedy(arguments: dict[str, Any], words: str) -> None:
@@ -146,6 +148,15 @@ def test_a_wrong_argument_is_named_with_the_remedy(arguments: dict[str, Any], wo
     }  # fmt: skip
     with pytest.raises(ConfigurationError, match=words):
         options(argparse.Namespace(**{**given, **arguments}))
+
+
+@pytest.mark.parametrize("place", ["no/such/folder.jsonl", "."])
+def test_a_quarantine_that_cannot_be_written_is_told_before_anything_is_read(
+    folder: Path, place: str
+) -> None:
+    given = Options([str(folder / "*.csv")], quarantine=str(folder / place))
+    with pytest.raises(ConfigurationError, match=r"--quarantine .* cannot be written"):
+        validate(given)
 
 
 def job_of(data: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -101,7 +101,7 @@ def options(arguments: argparse.Namespace) -> "Options":
         format=arguments.format,
         columns=_columns(arguments.columns),
         image_prefix=arguments.image_prefix,
-        sets=dict(map(_set, arguments.set)),
+        sets=_sets(arguments.set),
         model=arguments.model,
         prompts=_prompts(arguments.job),
         max_images=arguments.max_images,
@@ -117,8 +117,11 @@ def _columns(text: str | None) -> Columns | None:
     pairs = [pair.partition("=") for pair in text.split(",")]
     if broken := [ours for ours, equals, theirs in pairs if not (equals and theirs)]:
         raise _wrong(f"--columns {broken[0]}: write it as ours=theirs, such as question=prompt")
+    given = {ours.strip(): theirs for ours, _, theirs in pairs}
+    if len(given) < len(pairs):
+        raise _wrong("--columns names one of ours twice")
     try:
-        return Columns.model_validate({ours.strip(): theirs for ours, _, theirs in pairs})
+        return Columns.model_validate(given)
     except ValidationError as error:
         names = ", ".join(Columns.model_fields)
         raise _wrong(f"--columns {error.errors()[0]['loc'][0]}: the names are {names}") from error
@@ -144,6 +147,13 @@ def _prompts(job: str | None) -> DataSpec | None:
         first = error.errors()[0]
         place = ".".join(map(str, ("spec", "data", *first["loc"])))
         raise _wrong(f"--job {job}: {place}: {first['msg']}") from error
+
+
+def _sets(texts: Sequence[str]) -> dict[str, tuple[str, Format]]:
+    named = dict(map(_set, texts))
+    if len(named) < len(texts):
+        raise _wrong("--set: two have the same name; give each its own")
+    return named
 
 
 def _set(text: str) -> tuple[str, tuple[str, Format]]:

@@ -2,6 +2,7 @@
 """Reads preference data as prepare does and says what it is like."""
 
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -73,6 +74,8 @@ def validate(options: Options) -> dict[str, Any]:
         for name, (uri, format) in options.sets.items()
     }
     check = _check(options)
+    if options.quarantine is not None:
+        _writable(options.quarantine)  # before hours of reading
     count_tokens = token_counter(Path(options.model)) if options.model else None
     with tempfile.TemporaryDirectory(prefix="r1-validate-") as folder:
         scratch = Path(folder)
@@ -156,13 +159,22 @@ def _check(options: Options) -> Callable[[Row], None]:
     return PromptCheck(Path(options.model), options.prompts)
 
 
+def _writable(quarantine: str) -> None:
+    try:
+        Path(quarantine).open("a").close()
+    except OSError as error:
+        raise ConfigurationError(
+            Reason.INVALID_SPEC, f"--quarantine {quarantine} cannot be written: {error.strerror}"
+        ) from error
+
+
 def _any(_: Row) -> None:
     """Every row that can be read is good."""
 
 
 def _bad_rows(found: Path, kept: str | None) -> list[dict[str, Any]]:
     if kept is not None:
-        Path(kept).write_bytes(found.read_bytes())
+        shutil.copyfile(found, kept)
     with found.open() as lines:
         return [json.loads(line) for line in islice(lines, _BAD_EXAMPLES)]
 
