@@ -240,6 +240,17 @@ def test_vlfeedback_pairs_answers_with_different_mean_ratings(completions: Any) 
     assert all(r["images"] == [ImagePath("a/b.jpg")] for r in rows)
 
 
+@pytest.mark.parametrize("folder", ["merged_images", "."])
+def test_a_vlfeedback_row_without_a_path_has_the_image_of_its_id(
+    tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / "svit-1.jpg").write_bytes(file := encoded(photo(1), "JPEG"))
+    record = {"id": "svit-1", "prompt": "q", "completions": COMPLETIONS}
+    pair, _ = IMPORTERS["VLFeedback"].rows(record)
+    assert parse_row(pair, 1, Beside(Folder(tmp_path), "vlfeedback_80k.jsonl")).images == (file,)
+
+
 def test_vlfeedback_without_two_ratings_is_left_out() -> None:
     record = {"id": "a", "prompt": "q", "completions": COMPLETIONS[2:], "img_path": "x"}
     with pytest.raises(LeftOut, match="no-ratings"):

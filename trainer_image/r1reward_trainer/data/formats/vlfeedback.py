@@ -6,8 +6,9 @@ Fields by its data card: `id`, `prompt`, `completions` (four, each with `model`,
 Faithfulness) and `img_path`; the hub's Parquet copy stores the completions as a mapping of lists.
 As in the authors' training (repository vlf-silkie/VLFeedback, run_dpo.py), the mean of the aspects
 is an answer's score, each two answers with different scores make a pair, and an answer whose
-rating is no number makes none. Whether the JSONL names the image `img_path` too could not be
-verified; `image` is read as well.
+rating is no number makes none. `image` is read as well as `img_path`. Where a row names neither,
+its image is that of its id in the folder of the hub's merged_images.zip: the hub's loading script
+makes `img_path` of it for every row of the JSONL, whose own fields could not be seen.
 """
 
 from math import isfinite
@@ -33,7 +34,9 @@ def rows(record: Record) -> list[Record]:
         raise LeftOut("no-ratings")
     image = record.get("image")
     if image is None:
-        image = need(record, "img_path")
+        image = record.get("img_path")
+    if image is None:  # as of another machine: found in that folder or beside the file itself
+        image = f"/merged_images/{need(record, 'id')}.jpg"
     base = {
         "id": need(record, "id"),
         "question": need(record, "prompt"),
