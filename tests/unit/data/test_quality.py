@@ -100,6 +100,17 @@ def test_rows_that_repeat_another_are_told_apart_by_what_they_say() -> None:
     ]
 
 
+def test_answers_of_which_none_can_be_better_are_counted() -> None:
+    report = noted(
+        Row("a", "q", "one", "one", 1, (IMAGE,), ""), Row("b", "q", "one", "two", 2, (IMAGE,), "")
+    ).figures()
+    assert report["sameAnswers"] == 1
+    assert report["warnings"] == [
+        "1 rows have the same text as both answers, of which none is better; check the columns, or "
+        "leave them out"
+    ]
+
+
 def test_clean_data_gives_no_warning() -> None:
     quality = noted(
         Row("a", "q", "one", "two", 1, (IMAGE,), ""), Row("b", "q", "one", "three", 2, (IMAGE,), "")

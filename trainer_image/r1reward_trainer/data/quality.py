@@ -32,6 +32,7 @@ class Quality:
         self._bad: Counter[BadReason] = Counter()
         self._left_out: Counter[str] = Counter()
         self._longer_is_better = 0
+        self._same_answers = 0
         self._duplicates = Duplicates()
         self._sizes = {name: Distribution() for name in ("width", "height", "pixels", "perRow")}
         self._characters = {name: Distribution() for name in ("question", "answer")}
@@ -72,6 +73,7 @@ class Quality:
         self._duplicates.note(row, images)
         better, worse = (row.answer1, row.answer2)[:: 1 if row.gold == 1 else -1]
         self._longer_is_better += len(better) > len(worse)
+        self._same_answers += better == worse
         self._note_sizes(row)
         for name, text in (
             ("question", row.question),
@@ -113,6 +115,7 @@ class Quality:
             "goldAsRead": {"1": self._gold[1], "2": self._gold[2]},
             "allOneLabel": one_label,
             "longerIsBetter": round(self._longer_is_better / max(1, self._rows), 3),
+            "sameAnswers": self._same_answers,
             "imageSizes": _quantiles(self._sizes),
             "characters": _quantiles(self._characters),
             "repeatedIds": repeated_ids,
@@ -135,6 +138,11 @@ def _warnings(figures: dict[str, Any], gold: Counter[int]) -> list[str]:
             f"gold is {next(iter(gold))} in every row as read, as it is in files of chosen and "
             "rejected answers; the order of the answers is balanced. If the files have a gold of "
             "their own, check it"
+        )
+    if figures["sameAnswers"]:
+        warnings.append(
+            f"{figures['sameAnswers']} rows have the same text as both answers, of which none is "
+            "better; check the columns, or leave them out"
         )
     if figures["repeatedIds"]:
         warnings.append(f"{figures['repeatedIds']} rows repeat the id of another row")
