@@ -231,8 +231,11 @@ def _text(record: Record, name: str) -> str:
 
 def _gold(record: Record) -> int:
     value = _value(record, "gold")
-    if isinstance(value, str) and value.strip() in ("1", "2"):  # CSV knows only text
-        return int(value)
+    if isinstance(value, str):  # CSV knows only text
+        if value.strip() in ("1", "2"):
+            return int(value)
+        shown = ascii(value[:_SHOWN_CHARACTERS])
+        raise BadRecord(BadReason.WRONG_TYPE, f"gold is {shown}, must be 1 or 2")
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadRecord(BadReason.WRONG_TYPE, f"gold is {type(value).__name__}, must be 1 or 2")
     if value not in (1, 2):
