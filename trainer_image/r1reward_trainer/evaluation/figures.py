@@ -395,7 +395,7 @@ def _model(
             for k in sorted(set(rules.votes))
             if k > 1
         ],
-        sources=_sources(judged, by_row),
+        sources=by_source(judged.sources, by_row),
         benchmarks=_benchmarks(judged, rules, benchmark),
     )
 
@@ -418,15 +418,18 @@ def _calibration(judged: Judgements, rules: Rules) -> Calibration | None:
     )
 
 
-def _sources(judged: Judgements, by_row: np.ndarray[Any, Any]) -> list[SourceFigures]:
-    names = np.array(judged.sources)
+def by_source(names: Sequence[str], by_row: np.ndarray[Any, Any]) -> list[SourceFigures]:
+    """Figures of each source, in the order of their names. Every row may have one of its own.
+
+    Args:
+        names: [rows], of the sources.
+        by_row: [rows], how right the judge is.
+    """
+    found, place = np.unique(np.array(names), return_inverse=True)
+    rows, right = np.bincount(place), np.bincount(place, weights=by_row)
     return [
-        SourceFigures(
-            source=str(name),
-            rows=int((names == name).sum()),
-            accuracy=float(by_row[names == name].mean()),
-        )
-        for name in np.unique(names)
+        SourceFigures(source=str(name), rows=int(count), accuracy=float(share))
+        for name, count, share in zip(found, rows, right / rows, strict=True)
     ]
 
 
