@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -270,7 +271,7 @@ def test_a_set_changes_prepares_key_and_none_between_prepare_and_evaluate():
 def test_what_the_runtime_serves_at_most_changes_prepares_key():
     """prepare puts longer rows aside by it, so another runtime's rows are not this one's."""
 
-    def prepared(**serving: int) -> str:
+    def prepared(**serving: Any) -> str:
         return stage_key(spec(), ModelServing(**serving), Stage.PREPARE, {}, "code", "")
 
     assert prepared(max_model_length=8192) != prepared(max_model_length=4096)
