@@ -18,6 +18,8 @@ MAX_TEXT_BYTES = 100_000
 MAX_ID_BYTES = 1024
 _DATA_URL = "data:"
 _SHOWN_CHARACTERS = 200
+_WRITTEN_GOLD = {"1": 1, "2": 2, "1.0": 1, "2.0": 2}
+"""A column of whole numbers with a gap comes from many tools as one of floats."""
 
 Record = Mapping[str, Any]
 ReadImage = Callable[[str], bytes]
@@ -232,10 +234,12 @@ def _text(record: Record, name: str) -> str:
 def _gold(record: Record) -> int:
     value = _value(record, "gold")
     if isinstance(value, str):  # CSV knows only text
-        if value.strip() in ("1", "2"):
-            return int(value)
+        if (known := _WRITTEN_GOLD.get(value.strip())) is not None:
+            return known
         shown = ascii(value[:_SHOWN_CHARACTERS])
         raise BadRecord(BadReason.WRONG_TYPE, f"gold is {shown}, must be 1 or 2")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadRecord(BadReason.WRONG_TYPE, f"gold is {type(value).__name__}, must be 1 or 2")
     if value not in (1, 2):
