@@ -17,13 +17,13 @@ from r1reward_api.resource.status import (
     StageStatus,
 )
 from r1reward_api.stages import stages_of
-from r1reward_operator.observed import WORKER_KINDS, Observed
+from r1reward_operator.observed import Observed
 from r1reward_operator.plan import report
 from r1reward_operator.plan.conditions import Verdict, conditions
 from r1reward_operator.plan.leftovers import leftovers
 from r1reward_operator.plan.model import Blocked, Obstacle, Plan, Settings
 from r1reward_operator.plan.news import news
-from r1reward_operator.plan.outcome import cached_status, refused
+from r1reward_operator.plan.outcome import cached_status, given_up, refused
 from r1reward_operator.plan.situation import Situation, Step
 from r1reward_operator.plan.stage import step, suspended
 from r1reward_operator.plan.times import format_time, seconds_since
@@ -192,7 +192,7 @@ def _invalid(observed: Observed, now: datetime) -> Plan:
     before = observed.status
     over = before.completion_time is not None
     stages = {
-        Stage(s.name): _given_up(s, now) if s.phase in _AT_WORK and not over else s
+        Stage(s.name): given_up(s, now) if s.phase in _AT_WORK and not over else s
         for s in before.stages
     }
     deletions, wait = leftovers(observed, stages, True, now)
@@ -210,17 +210,6 @@ def _invalid(observed: Observed, now: datetime) -> Plan:
     )
     return Plan(
         deletions=deletions, status=_wire(after), events=news(before, after), requeue_after=wait
-    )
-
-
-def _given_up(stage: StageStatus, now: datetime) -> StageStatus:
-    return stage.model_copy(
-        update={
-            "phase": StagePhase.FAILED,
-            "completion_time": format_time(now),
-            "retry_time": None,
-            "children": [c for c in stage.children if c.kind in WORKER_KINDS],
-        }
     )
 
 

@@ -2,7 +2,7 @@
 """What the end of an attempt makes of its stage: succeeded, retried or failed."""
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from r1reward_api.constants import Stage
 from r1reward_api.reasons import Reason
@@ -16,7 +16,7 @@ from r1reward_api.resource.status import (
 )
 from r1reward_api.wire.runconfig import stage_prefix
 from r1reward_api.wire.termination import BriefOutput, CachedStage, FailureClass, Termination
-from r1reward_operator.observed import Observed
+from r1reward_operator.observed import WORKER_KINDS, Observed
 from r1reward_operator.plan.attempt import Failure
 from r1reward_operator.plan.backoff import retry_delay
 from r1reward_operator.plan.situation import Situation, Step
@@ -46,7 +46,7 @@ def succeeded(s: Situation, result: Termination, key: str) -> Step:
             "running_time": s.status.running_time or format_time(s.now),
             "retry_time": None,
             "outputs": output_refs(s.observed, s.spec, s.stage, key, result.run, result.outputs),
-            "children": _worker_only(s),
+            "children": _worker_only(s.status),
             "pods": {},
             "reason": None,
             "message": None,
@@ -124,16 +124,20 @@ def refused(s: Situation, reason: Reason, message: str) -> Step:
 
 def given_up_step(s: Situation, stage: StageStatus, reason: Reason, message: str) -> Step:
     """The stage has failed for good, and the job with it."""
-    final = stage.model_copy(
+    text = f"{message}; when that is mended, raise spec.rerun to start again"
+    return Step(given_up(stage, s.now), failed=(reason, text))
+
+
+def given_up(stage: StageStatus, now: datetime) -> StageStatus:
+    """The stage as it stands when it has failed for good."""
+    return stage.model_copy(
         update={
             "phase": StagePhase.FAILED,
-            "completion_time": format_time(s.now),
+            "completion_time": format_time(now),
             "retry_time": None,
-            "children": _worker_only(s),
+            "children": _worker_only(stage),
         }
     )
-    text = f"{message}; when that is mended, raise spec.rerun to start again"
-    return Step(final, failed=(reason, text))
 
 
 def cached_status(
@@ -173,6 +177,6 @@ def output_refs(
     }
 
 
-def _worker_only(s: Situation) -> list[ChildRef]:
+def _worker_only(stage: StageStatus) -> list[ChildRef]:
     """A finished worker is kept for its logs; all else goes."""
-    return [c for c in s.status.children if (c.kind, c.name) == (s.worker_kind, s.worker_name)]
+    return [c for c in stage.children if c.kind in WORKER_KINDS]

@@ -135,8 +135,8 @@ def test_what_stands_in_the_data_cannot_steer_the_terminal(tmp_path: Path) -> No
         ({"columns": "asked=prompt"}, "the names are question, answer1"),
         ({"set": ["x.parquet"]}, "write it as NAME=URI"),
         ({"set": ["vl=x.parquet,VLBench"]}, "VLBench is no format; there are Plain"),
-        ({"columns": "question=a,question=b"}, "--columns names one of ours twice"),
-        ({"set": ["a=x.csv", "a=y.csv"]}, "--set: two have the same name"),
+        ({"columns": "question=a,question=b"}, "--columns names question twice"),
+        ({"set": ["a=x.csv", "a=y.csv"]}, "--set names a twice"),
     ],
 )
 def test_a_wrong_argument_is_named_with_the_remedy(arguments: dict[str, Any], words: str) -> None:

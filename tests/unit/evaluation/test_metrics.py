@@ -2,7 +2,6 @@
 """Figures of judges whose behaviour is known (acceptance facts 25 and 26 of the paper's method)."""
 
 import math
-import time
 from dataclasses import replace
 from itertools import groupby, product
 
@@ -229,16 +228,10 @@ def test_costs_are_means_over_all_answers():
     assert metrics.reflecting(voters) == 1
 
 
-def test_figures_by_source_take_no_longer_where_every_row_has_its_own():
+def test_figures_by_source_are_in_the_order_of_names_where_every_row_has_its_own():
     names = [f"https://example.org/pairs/{n:05}" for n in range(20_000)]
     by_row = np.arange(20_000) % 3 / 2
-    start = time.process_time()
-    for _ in range(10):
-        np.unique(np.array(names))
-    sorting = time.process_time() - start
-    start = time.process_time()
-    found = by_source(names, by_row)
-    assert time.process_time() - start < 10 * sorting  # 2; 200 where each name is looked for
+    found = by_source(names[::-1], by_row[::-1])
     assert [f.source for f in found] == names
     assert [f.accuracy for f in found] == by_row.tolist()
     (charts, scenes) = by_source(["scenes", "charts", "charts"], np.array([1.0, 0.5, 0.0]))

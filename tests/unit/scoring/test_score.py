@@ -300,6 +300,8 @@ def wrong_token(r1: Runner, url: str) -> list[str | Path]:
     [
         (wrong_token, "answers 401"),
         (lambda r1, url: ["--front", "localhost:80"], "must look like http://host:port"),
+        (lambda r1, url: ["--front", "http://h:abc"], "must look like http://host:port"),
+        (lambda r1, url: ["--front", "http://[::1"], "must look like http://host:port"),
         (lambda r1, url: ["--vllm", url], "--vllm needs --run-config"),
         (lambda r1, url: ["--front", url, "--temperature", "2"], "--temperature: of --vllm alone"),
         (lambda r1, url: ["--front", url, "--token-file", r1.folder / "no"], "--token-file"),

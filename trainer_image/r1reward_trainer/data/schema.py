@@ -305,6 +305,13 @@ def _frames(video: Video, most: int, media: Media) -> tuple[bytes, ...]:
         raise BadRecord(BadReason.IMAGE_MISSING, f"images: {error}") from error
 
 
+def names_file(image: str) -> bool:
+    """Whether the text is a path, and not the file itself as base64 or a data URL."""
+    if image.startswith(_DATA_URL):
+        return False
+    return isinstance(image, ImagePath) or "." in image  # a suffix; no letter of base64
+
+
 def image_bytes(value: Any, number: int, read: ReadImage) -> bytes:
     """The file of one image, which is not decoded.
 
@@ -328,13 +335,13 @@ def image_bytes(value: Any, number: int, read: ReadImage) -> bytes:
             BadReason.WRONG_TYPE,
             f"images[{number}] is {type(value).__name__}, must be bytes, base64 or a path",
         )
-    if value.startswith(_DATA_URL):
-        value = value.partition(",")[2]
-    elif isinstance(value, ImagePath) or "." in value:  # a suffix; no letter of base64
+    if names_file(value):
         try:
             return read(value)
         except LookupError as error:
             raise BadRecord(BadReason.IMAGE_MISSING, f"images[{number}]: {error}") from error
+    if value.startswith(_DATA_URL):
+        value = value.partition(",")[2]
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:

@@ -4,11 +4,10 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import count
 from statistics import fmean
-from threading import Lock
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from r1reward_trainer.method.verdict import (
 )
 from r1reward_trainer.render import Pictures, PromptTooLong, Renderer
 from r1reward_trainer.rollout import GenerateRequest, GenerateResult, Sampling
-from r1reward_trainer.scoring.places import NoPlace, Room
+from r1reward_trainer.scoring.places import Room, Stock
 from r1reward_trainer.scoring.protocol import (
     MAX_ANSWERS,
     AnswerScore,
@@ -43,8 +42,6 @@ Ask = Callable[[GenerateRequest], Awaitable[GenerateResult]]
 IMAGE_BYTES = 256 << 20
 """Of images on their way to the model, at once: every prompt has a copy of its own, and so many
 answers make n · (n − 1) prompts."""
-
-
 HELD_BYTES = 512 << 20
 """Of images of all requests under way, as they go to the model: a WebP file of 2 MB can make a PNG
 file of 100 MB, and is held as long as its request."""
@@ -127,9 +124,7 @@ class Judge:
         self._numbers = count()
         self._probe: GenerateRequest | None = None
         self._room = Room(image_bytes)
-        self._most_held = held_bytes
-        self._held = 0
-        self._held_lock = Lock()
+        self._held = Stock(held_bytes, _RETRY_SECONDS)
         # Rendering is computing: beside the loop, and not more than one at a time.
         self._beside = ThreadPoolExecutor(1, "render")
 
@@ -164,13 +159,11 @@ class Judge:
                 "images",
             )
         pairs = round_robin(len(request.answers))
-        rendering = self._beside.submit(self._held_prompts, request, pairs)
-        try:
-            prompts = await asyncio.wrap_future(rendering)
-            places = at_once or asyncio.Semaphore(len(prompts))
+        loop = asyncio.get_running_loop()
+        prompts = await loop.run_in_executor(self._beside, self.prompts, request, pairs)
+        places = at_once or asyncio.Semaphore(len(prompts))
+        with self._held.take(_image_bytes(prompts[0])):
             judged = await all_or_first_error([self._judged(prompt, places) for prompt in prompts])
-        finally:
-            rendering.add_done_callback(self._let_go)  # who leaves early may still be rendered
         comparisons = [
             _comparison(first, second, given, swapped, self._rules.temperature)
             for (first, second), given, swapped in zip(
@@ -196,20 +189,6 @@ class Judge:
             prompts = await loop.run_in_executor(self._beside, self.prompts, request, [(0, 1)], 1)
             self._probe = prompts[0]
         await self._ask(replace(self._probe, id=self._name()))
-
-    def _held_prompts(
-        self, request: ScoreRequest, pairs: Sequence[tuple[int, int]]
-    ) -> list[GenerateRequest]:
-        """The prompts, whose images count as held until `_let_go`."""
-        prompts = self.prompts(request, pairs)
-        with self._held_lock:
-            self._held += _image_bytes(prompts)
-        return prompts
-
-    def _let_go(self, rendered: Future[list[GenerateRequest]]) -> None:
-        if not rendered.cancelled() and rendered.exception() is None:
-            with self._held_lock:
-                self._held -= _image_bytes(rendered.result())
 
     def prompts(
         self, request: ScoreRequest, pairs: Sequence[tuple[int, int]], longest: int | None = None
@@ -264,21 +243,20 @@ class Judge:
             except InvalidImage as error:
                 raise Unanswerable(str(error), "images", number) from error
             size += len(found[-1].files[0])
-            if size > self._most_held:
+            if size > self._held.total:
                 raise Unanswerable(
-                    f"the images have more than {self._most_held} bytes as the model gets them: "
+                    f"the images have more than {self._held.total} bytes as the model gets them: "
                     "send fewer or smaller ones, in RGB as PNG or JPEG",
                     "images",
                 )
-            if self._held + size > self._most_held:
-                raise NoPlace(_RETRY_SECONDS)
+            self._held.require(size)  # before more of them are decoded
         return Pictures(
             tuple(file for one in found for file in one.files),
             tuple(size for one in found for size in one.sizes),
         )
 
     async def _judged(self, prompt: GenerateRequest, places: asyncio.Semaphore) -> _Judged:
-        async with places, self._room.take(sum(map(len, prompt.images))):
+        async with places, self._room.take(_image_bytes(prompt)):
             (completion,) = (await self._ask(prompt)).completions
         response = self._renderer.decode(completion.token_ids)
         verdict = parse_verdict(response)
@@ -296,9 +274,9 @@ class Judge:
         )
 
 
-def _image_bytes(prompts: Sequence[GenerateRequest]) -> int:
-    """Of the images that a request's prompts share."""
-    return sum(map(len, prompts[0].images))
+def _image_bytes(prompt: GenerateRequest) -> int:
+    """Of its images, which all prompts of a request share."""
+    return sum(map(len, prompt.images))
 
 
 def ranked(answers: int, comparisons: Sequence[Comparison], weights: str) -> ScoreResponse:

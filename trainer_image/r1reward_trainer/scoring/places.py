@@ -114,6 +114,41 @@ class Places:
                 share.at_once.release()
 
 
+class Stock:
+    """So many units at once. Who finds too little is sent away. For one event loop.
+
+    Args:
+        total: how many.
+        retry_after: seconds after which some may be free.
+    """
+
+    def __init__(self, total: int, retry_after: int) -> None:
+        self.total = total
+        self.retry_after = retry_after
+        self._taken = 0
+
+    def require(self, count: int) -> None:
+        """Raises:
+        NoPlace: when fewer are free.
+        """
+        if self._taken + count > self.total:
+            raise NoPlace(self.retry_after)
+
+    @contextmanager
+    def take(self, count: int) -> Iterator[None]:
+        """Holds so many for the context, however it ends.
+
+        Raises:
+            NoPlace: when fewer are free.
+        """
+        self.require(count)
+        self._taken += count
+        try:
+            yield
+        finally:
+            self._taken -= count
+
+
 class Room:
     """So many units at once. Who finds too little waits; who needs more than all has all. For one
     event loop.

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -20,6 +19,7 @@ from r1reward_trainer.retry_after import retry_after
 from r1reward_trainer.scoring.asking import Busy, Scorer
 from r1reward_trainer.scoring.items import BadItem
 from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse, calls
+from r1reward_trainer.service_url import usable
 
 _CONNECT_SECONDS = 10.0
 _RESPONSE_BYTES = 1 << 20
@@ -69,16 +69,13 @@ async def connected(target: Target) -> AsyncIterator[Scorer]:
     Raises:
         ConfigurationError: the target makes no sense.
     """
-    address = urlsplit(target.url)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise ConfigurationError(
-            Reason.INVALID_SPEC, f"{target.url} must look like http://host:port"
-        )
+    flag = "--vllm" if target.run_config else "--front"
+    url = usable(target.url, flag, "http://host:port")
     if target.run_config is None or target.model is None:
         headers = bearer(target.token(), "--token-file") | {"Accept-Encoding": "identity"}
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(
-            base_url=target.url.rstrip("/"),
+            base_url=url,
             headers=headers,
             timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
             limits=limits,
@@ -86,12 +83,13 @@ async def connected(target: Target) -> AsyncIterator[Scorer]:
         ) as http:
             yield _Front(http, target.deadline_seconds)
         return
+    address = httpx.URL(url)
     from r1reward_trainer.scoring.direct import server_itself  # torch, which fronts need not
 
     async with server_itself(
         target.run_config,
         target.model,
-        (address.hostname, address.port or ROLLOUT_PORT),
+        (address.host, address.port or ROLLOUT_PORT),
         target.token(),
         target.deadline_seconds,
         target.temperature,

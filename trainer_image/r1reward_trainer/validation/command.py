@@ -117,11 +117,9 @@ def _columns(text: str | None) -> Columns | None:
     pairs = [pair.partition("=") for pair in text.split(",")]
     if broken := [ours for ours, equals, theirs in pairs if not (equals and theirs)]:
         raise _wrong(f"--columns {broken[0]}: write it as ours=theirs, such as question=prompt")
-    given = {ours.strip(): theirs for ours, _, theirs in pairs}
-    if len(given) < len(pairs):
-        raise _wrong("--columns names one of ours twice")
+    _once("--columns", [ours.strip() for ours, _, _ in pairs])
     try:
-        return Columns.model_validate(given)
+        return Columns.model_validate({ours.strip(): theirs for ours, _, theirs in pairs})
     except ValidationError as error:
         names = ", ".join(Columns.model_fields)
         raise _wrong(f"--columns {error.errors()[0]['loc'][0]}: the names are {names}") from error
@@ -150,10 +148,14 @@ def _prompts(job: str | None) -> DataSpec | None:
 
 
 def _sets(texts: Sequence[str]) -> dict[str, tuple[str, Format]]:
-    named = dict(map(_set, texts))
-    if len(named) < len(texts):
-        raise _wrong("--set: two have the same name; give each its own")
-    return named
+    sets = list(map(_set, texts))
+    _once("--set", [name for name, _ in sets])
+    return dict(sets)
+
+
+def _once(flag: str, names: Sequence[str]) -> None:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise _wrong(f"{flag} names {twice[0]} twice: name it once")
 
 
 def _set(text: str) -> tuple[str, tuple[str, Format]]:

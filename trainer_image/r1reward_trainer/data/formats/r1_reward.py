@@ -9,8 +9,7 @@ it must be the file itself, while the message's path is that of the authors' mac
 answers stand in the prompt alone, below headings that name [Response 1] and [Response 2]; a further
 heading names the output format. The release's README shows the prompt cut short and its evaluation
 scripts show another number of `#`, so the headings are found by their words; whether the training
-prompt ends with the output format could
-not be verified, and both are read.
+prompt ends with the output format could not be verified, and both are read.
 """
 
 import json
@@ -20,13 +19,11 @@ from typing import Any
 
 from r1reward_trainer.data.formats.importer import Importer
 from r1reward_trainer.data.formats.pieces import fields, foreign, items, need
-from r1reward_trainer.data.schema import ImagePath, Record
+from r1reward_trainer.data.schema import ImagePath, Record, names_file
 
 _FIRST = re.compile(r"^#+[ *]*\[Response 1\][ *]*:?[ *]*\n?", re.MULTILINE)
 _SECOND = re.compile(r"^#+[ *]*\[Response 2\][ *]*:?[ *]*\n?", re.MULTILINE)
 _OUTPUT = re.compile(r"^#+[ *]*\[?Output Format\b.*", re.MULTILINE)
-_ENCODED = ("data:", "iVBORw0KGgo", "/9j/", "UklGR")
-"""How PNG, JPEG and WebP files begin in base64, or a data URL."""
 _GOLD = re.compile(r"\s*<answer>\s*([12])\s*</answer>\s*|\s*([12])\s*")
 
 
@@ -38,7 +35,7 @@ def rows(record: Record) -> list[Record]:
     """
     text, images = _message(need(record, "message"))
     first, second = split_prompt(text)
-    beside = [] if record.get("image") is None else _images(record["image"])
+    beside = _images(record.get("image") or [])
     # Files are what the paths stand for, wherever those pointed to.
     if not images or (beside and all(map(_is_file, beside))):
         images = beside
@@ -99,7 +96,7 @@ def _message(value: Any) -> tuple[str, list[Any]]:
 def _images(value: Any) -> list[Any]:
     found = value if isinstance(value, list) else [value]
     return [
-        ImagePath(image) if isinstance(image, str) and not image.startswith(_ENCODED) else image
+        ImagePath(image) if isinstance(image, str) and names_file(image) else image
         for image in found
     ]
 
