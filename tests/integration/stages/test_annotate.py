@@ -26,6 +26,7 @@ from r1reward_trainer.data.rows import Row, open_annotated, write_rows
 from r1reward_trainer.outcome import ConfigurationError, Interrupted
 from r1reward_trainer.stages import annotate
 from r1reward_trainer.storage.outputs import download_files, publish, upload_output
+from r1reward_trainer.teacher import REFUSALS_BEFORE_GIVING_UP
 from tests.digits.rows import TEMPLATE, preference_rows
 from tests.digits.service import MODEL
 from tests.digits.teacher import DigitsTeacher, read_prompt
@@ -321,6 +322,28 @@ def test_a_refused_key_ends_the_stage_as_the_users_to_correct(
         with pytest.raises(ConfigurationError) as error:
             run(workplace, config)
     assert error.value.reason is Reason.TEACHER_DENIED
+
+
+def test_an_attempt_whose_questions_are_all_refused_keeps_what_an_earlier_one_was_answered(
+    workplace: Workplace, prepared: dict[Stage, StageManifest]
+) -> None:
+    stop = threading.Event()
+
+    def rule(number: int, body: dict[str, Any]) -> Reply:
+        if stop.is_set():
+            return Reply(status=400, body=b"content filter")
+        if number == 100:
+            stop.set()
+        return Reply("<think>so it is</think><answer>1</answer>")
+
+    with serve(rule) as service:
+        spec = spec_of(workplace, service.url)
+        with pytest.raises(Interrupted):
+            run(workplace, workplace.config(spec, Stage.ANNOTATE, prepared), stop)
+        before = len(service.requests)
+        outcome = run(workplace, workplace.config(spec, Stage.ANNOTATE, prepared, 2))
+    assert len(service.requests) - before > REFUSALS_BEFORE_GIVING_UP
+    assert len(output(workplace, outcome.manifest, "sft")) > 0
 
 
 def test_stop_before_the_first_answer_is_an_interruption(

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 from hypothesis import given
@@ -10,11 +9,10 @@ from hypothesis import strategies as st
 from r1reward_api.resource.job import AnnotateSpec, Teacher
 from r1reward_trainer.annotation.ask import Result, attempt_seed, question_of, result_of
 from r1reward_trainer.annotation.choice import choose_rows, cut, rows_a_shard
-from r1reward_trainer.annotation.journal import Answer, answered, decode, encode
+from r1reward_trainer.annotation.journal import Answer, decode, encode
 from r1reward_trainer.annotation.results import Tally, read_results, write_outputs, write_results
 from r1reward_trainer.annotation.spread import processes_for
 from r1reward_trainer.data.rows import AnnotatedRow, Row, open_annotated
-from r1reward_trainer.storage.s3 import ObjectInfo, Store
 
 RIGHT = "<think>because</think><answer>1</answer>"
 WRONG = "<think>because</think><answer>2</answer>"
@@ -96,27 +94,6 @@ def test_a_damaged_journal_line_is_asked_again() -> None:
     assert decode(segment) == kept
     assert encode(decode(segment.replace(b', "faults": 0', b""))) == encode(kept)
     assert decode(b'{"unknown": 1}\n[]\n"x"\n') == []
-
-
-def test_an_answer_in_any_journal_of_the_run_is_known() -> None:
-    refused = Answer(1, 1, "", 0.0, refused=True)
-
-    class Stub:
-        def __init__(self, **segments: Answer) -> None:
-            self.segments = {f"journal/{name}": encode([one]) for name, one in segments.items()}
-
-        def list(self, prefix: str) -> list[ObjectInfo]:
-            return [ObjectInfo(key, 1, "") for key in self.segments if key.startswith(prefix)]
-
-        def get(self, key: str) -> bytes:
-            return self.segments[key]
-
-    def known(**segments: Answer) -> bool:
-        return answered(cast("Store", Stub(**segments)), "journal")
-
-    assert [known(), known(a=refused), known(a=refused, b=answers(WRONG)[0])] == [
-        False, False, True,
-    ]  # fmt: skip
 
 
 def test_accepted_rows_go_to_sft_and_hard_ones_to_rl(tmp_path: Path) -> None:
