@@ -85,6 +85,8 @@ class Reason(StrEnum):
     """A container used more memory than its limit."""
     DISK_FULL = "DiskFull"
     """A disk of the pod is full."""
+    RUNTIME_CHANGED = "RuntimeChanged"
+    """It could not start, and the runtime was changed."""
     INTERRUPTED = "Interrupted"
     """Ended by SIGTERM after saving."""
     INVALID_MODEL = "InvalidModel"

@@ -102,15 +102,14 @@ def test_an_image_that_does_not_exist_blocks_at_once_and_a_corrected_runtime_hea
         apply(site, "image", runtimeRef={"name": "no-such-image"})
         message = blocked(site, "image", "ImagePull", BLOCKED_SECONDS)
         assert "r1reward/trainer:no-such-tag" in message
-        # A started attempt is frozen: the corrected runtime counts from the next one on.
+        assert watch.stage(site.status("image"), "prepare")["attempt"] == 1
         site.kubectl.apply(right)
-        site.suspend("image", True)
-        until(site, "image", "suspended", lambda s: watch.is_true(s, "Suspended"), RELEASE_SECONDS)
-        site.suspend("image", False)
         status = until(
             site, "image", "prepare done", in_phase("prepare", "Succeeded"), STAGE_SECONDS
         )
         assert not watch.is_true(status, "Blocked")
+        stage = watch.stage(status, "prepare")
+        assert (stage["attempt"], stage.get("infrastructureFailures", 0)) == (2, 0)
         gone(site, "image")
     finally:
         site.kubectl.run("delete", "clusterr1rewardruntime", "no-such-image", "--ignore-not-found")

@@ -110,7 +110,7 @@ class Limits(ApiModel):
     workers: Annotated[int, Field(ge=1, le=1024)] = 64
     """Trainer pods."""
     rollout_replicas: Annotated[int, Field(ge=1, le=1024)] = 64
-    """vLLM servers of a stage."""
+    """vLLM servers of a stage: rollout servers, and as many judges at most."""
     verifier_replicas: Annotated[int, Field(ge=1, le=1024)] = 16
     """Verifier pods."""
 

@@ -92,6 +92,9 @@ def _check_limits(runtime: R1RewardRuntimeSpec, spec: R1RewardJobSpec) -> None:
     asked = [("spec.evaluate.rolloutReplicas", spec.evaluate.rollout_replicas)]
     if spec.rl is not None:
         asked.append(("spec.rl.rollout.replicas", spec.rl.rollout.replicas))
+        judge = spec.rl.verifier.judge
+        if judge is not None and judge.model is not None:
+            asked.append(("spec.rl.verifier.judge.replicas", judge.replicas))
     rules = [(field, value, limits.rollout_replicas) for field, value in asked]
     if spec.sft is not None and spec.sft.workers is not None:
         rules.append(("spec.sft.workers", spec.sft.workers, limits.workers))

@@ -23,7 +23,11 @@ from r1reward_operator.plan.model import JsonObject
 
 _KINDS = frozenset({"NetworkPolicy", "ConfigMap", "Service", "Deployment", "Job", "PyTorchJob"})
 
-_LIMITS = {Role.ROLLOUT.value: "rolloutReplicas", Role.VERIFIER.value: "verifierReplicas"}
+_LIMITS = {
+    Role.ROLLOUT.value: "rolloutReplicas",
+    Role.JUDGE.value: "rolloutReplicas",
+    Role.VERIFIER.value: "verifierReplicas",
+}
 
 
 @dataclass(frozen=True)
@@ -128,13 +132,18 @@ def replicas_of(spec: R1RewardJobSpec, stage: Stage) -> dict[str, int]:
 
 def pinned(revision: JsonObject | None) -> Pinned | None:
     """What an earlier attempt fixed; None when it cannot be read any more."""
+    runtime = frozen_runtime(revision)
+    return None if runtime is None else Pinned(runtime.serving, runtime.images.rollout)
+
+
+def frozen_runtime(revision: JsonObject | None) -> R1RewardRuntimeSpec | None:
+    """The runtime in force when an attempt began; None when it cannot be read any more."""
     if revision is None:
         return None
     try:
-        runtime = R1RewardRuntimeSpec.model_validate(revision["data"]["runtime"])
+        return R1RewardRuntimeSpec.model_validate(revision["data"]["runtime"])
     except (KeyError, ValidationError):
         return None
-    return Pinned(runtime.serving, runtime.images.rollout)
 
 
 def trainer_image(revision: JsonObject | None) -> str | None:

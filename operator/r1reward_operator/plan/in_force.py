@@ -8,7 +8,7 @@ from r1reward_api.reasons import Reason
 from r1reward_api.resource.runtime import R1RewardRuntimeSpec
 from r1reward_api.stages import Digests
 from r1reward_operator.plan.effective import Refused, effective_runtime
-from r1reward_operator.plan.freeze import pinned, trainer_image
+from r1reward_operator.plan.freeze import frozen_runtime, pinned, trainer_image
 from r1reward_operator.plan.model import JsonObject
 from r1reward_operator.plan.situation import Situation
 
@@ -44,6 +44,18 @@ def runtime_in_force(s: Situation) -> R1RewardRuntimeSpec:
         images = images.model_copy(update={"rollout": earlier.rollout_image})
         serving = earlier.serving
     return runtime.model_copy(update={"images": images, "serving": serving})
+
+
+def is_superseded(s: Situation, revision: JsonObject) -> bool:
+    """Whether a next attempt would begin under another runtime than this one did.
+
+    A runtime that is gone or does not fit the job supersedes nothing.
+    """
+    began = frozen_runtime(revision)
+    try:
+        return began is not None and began != runtime_in_force(s)
+    except (Missing, Refused):
+        return False
 
 
 def key_in_force(s: Situation, runtime: R1RewardRuntimeSpec) -> str | None:

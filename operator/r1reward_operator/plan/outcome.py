@@ -116,6 +116,24 @@ def failed(s: Situation, failure: Failure) -> Step:
     return Step(retrying, requeue_after=float(delay))
 
 
+def superseded(s: Situation) -> Step:
+    """The attempt could not start, and the runtime has been changed since: the next one begins
+    under that of now. It costs nothing; the pause bounds how often two writers of one runtime
+    can have attempts made."""
+    delay = retry_delay(s.observed.uid, s.stage, s.attempt, 1)
+    stage = s.status.model_copy(
+        update={
+            "phase": StagePhase.RETRYING,
+            "retry_time": format_time(s.now + timedelta(seconds=delay)),
+            "children": [],
+            "pods": {},
+            "reason": Reason.RUNTIME_CHANGED.value,
+            "message": "it could not start, and the runtime has changed since",
+        }
+    )
+    return Step(stage, requeue_after=float(delay))
+
+
 def refused(s: Situation, reason: Reason, message: str) -> Step:
     """The spec or the runtime is wrong: nothing is started."""
     stage = s.status.model_copy(update={"reason": reason.value, "message": message})

@@ -3,7 +3,7 @@
 
 from r1reward_api.names import attempt_token_secret, frozen_revision
 from r1reward_api.reasons import Reason
-from r1reward_api.resource.status import ChildRef, StagePhase
+from r1reward_api.resource.status import ChildRef, ConditionType, StagePhase
 from r1reward_api.wire.termination import FailureClass
 from r1reward_operator.observed import WORKER_ROLES, role_of
 from r1reward_operator.plan import outcome
@@ -28,7 +28,7 @@ from r1reward_operator.plan.blocked import (
 from r1reward_operator.plan.builders.build import Build
 from r1reward_operator.plan.builders.token import token_secret
 from r1reward_operator.plan.freeze import Frozen, freeze, is_ours, thaw
-from r1reward_operator.plan.in_force import key_in_force, runtime_in_force
+from r1reward_operator.plan.in_force import is_superseded, key_in_force, runtime_in_force
 from r1reward_operator.plan.model import Blocked, JsonObject
 from r1reward_operator.plan.render import run_config
 from r1reward_operator.plan.situation import Situation, Step
@@ -36,6 +36,12 @@ from r1reward_operator.plan.times import format_time, seconds_since
 
 RUNNING_POLL_SECONDS = 30.0
 """How often a running stage is looked at for its printed progress and its heartbeat."""
+
+_HEALED_BY_RUNTIME = frozenset(
+    {Reason.IMAGE_PULL, Reason.CONTAINER_CONFIG, Reason.CRASH_LOOP, Reason.UNSCHEDULABLE,
+     Reason.STORAGE, Reason.QUOTA, Reason.ADMISSION}
+)  # fmt: skip
+"""What may be in the way because of the runtime under which the attempt began."""
 
 
 def work(s: Situation) -> Step:
@@ -76,6 +82,8 @@ def work(s: Situation) -> Step:
         case Failure():
             return outcome.failed(s, end)
     running = _is_running(frozen, pods)
+    if not running and _cannot_start(s) and is_superseded(s, revision):
+        return outcome.superseded(s)
     blocked = _blocked(s, frozen, worker)
     late, left = _deadline(s, frozen, pods, running, blocked)
     failure = late or server_failure(_server_pods(s), s.stage, s.attempt)
@@ -115,6 +123,15 @@ def work(s: Situation) -> Step:
         if seconds is not None and seconds > 0:
             step = step.sooner(seconds)
     return step.sooner(RUNNING_POLL_SECONDS).sooner(left).sooner(settle)
+
+
+def _cannot_start(s: Situation) -> bool:
+    """Whether the user has been told of what a change of the runtime can mend, before the attempt
+    has done any work."""
+    if s.status.phase is not StagePhase.STARTING:
+        return False
+    told = next((c for c in s.observed.status.conditions if c.type == ConditionType.BLOCKED), None)
+    return told is not None and told.status == "True" and told.reason in _HEALED_BY_RUNTIME
 
 
 def _freeze(s: Situation) -> Step:

@@ -110,6 +110,11 @@ def kill(site: Site, target: Target) -> None:
     machine.kill_first_process(_pod(target))
 
 
+def crash(site: Site, target: Target) -> None:
+    """SIGABRT to the pod's program, as by a fault in native code."""
+    machine.crash(_pod(target))
+
+
 def freeze(site: Site, target: Target) -> None:
     """SIGSTOP to the pod's processes."""
     machine.freeze(_pod(target))
@@ -159,6 +164,14 @@ FAULTS: tuple[Fault, ...] = (
     Fault("kill-prepare", pods_of(Role.PREPARE), kill, KILLED),
     Fault("kill-annotate", pods_of(Role.ANNOTATE), kill, KILLED),
     Fault("kill-trainer", pods_of(Role.TRAINER), kill, KILLED),
+    # Whatever the peers then say of each other, the program that crashed is the reason.
+    Fault(
+        "crash-trainer",
+        pods_of(Role.TRAINER),
+        crash,
+        frozenset({Reason.PROGRAM_ERROR}),
+        weight=0.5,
+    ),
     Fault("kill-rollout", pods_of(Role.ROLLOUT), kill, SERVERS_GONE),
     Fault("kill-verifier", pods_of(Role.VERIFIER), kill, SERVERS_GONE),
     Fault("kill-evaluate", pods_of(Role.EVALUATE), kill, KILLED),

@@ -260,7 +260,7 @@ class Soak:
         )
         try:
             fault.begin(self._site, target)
-        except _TRANSIENT as error:
+        except (*_TRANSIENT, LookupError) as error:
             self._say(f"fault {fault.name} has hit nothing: {str(error)[:120]}")
         if not fault.seconds:
             self._end_fault()

@@ -24,6 +24,10 @@ REFUSALS = {
     "spec.evaluate.rolloutReplicas is 5; the runtime allows at most 4": (
         {"evaluate": {"rolloutReplicas": 5}}, {"limits": {"rolloutReplicas": 4}},
     ),
+    "spec.rl.verifier.judge.replicas is 5; the runtime allows at most 4": (
+        {"rl": {"verifier": {"judge": {"model": "hf://team/judge", "replicas": 5}}}},
+        {"limits": {"rolloutReplicas": 4}},
+    ),
     "spec.sft.workers is 3; the runtime allows at most 2": (
         {"sft": {"workers": 3}}, {"limits": {"workers": 2}},
     ),

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from r1reward_api.constants import Stage
+from r1reward_api.reasons import Reason
+from r1reward_operator.plan import Obstacle
+from r1reward_operator.plan.model import Blocked
 from r1reward_operator.plan.times import format_time
 from tests.unit.plan.simulation import Simulation, at_work, starting
 
@@ -463,3 +466,106 @@ def test_a_server_that_does_not_go_is_named_to_the_next_stage():
     simulation.tick()
     assert simulation.condition("Blocked")["status"] == "False"
     assert simulation.stage(Stage.EVALUATE)["phase"] == "Starting"
+
+
+HEALED_BY_RUNTIME = ("ImagePull", "Unschedulable", "Storage", "ContainerConfig")
+
+
+def change_runtime(simulation: Simulation) -> None:
+    """Other resources for every role."""
+    limits = {"memory": "1Gi"}
+    roles = {
+        r: {**t, "resources": {"limits": limits}} for r, t in simulation.runtime["roles"].items()
+    }
+    simulation.runtime = {**simulation.runtime, "roles": roles}
+    simulation.tick()
+
+
+@pytest.mark.parametrize(
+    ("place", "cause"),
+    [
+        *((place, cause) for place in PLACES for cause in HEALED_BY_RUNTIME),
+        *((place, "CrashLoop") for place in SERVER_PLACES),
+    ],
+    ids=str,
+)
+def test_an_attempt_that_cannot_start_gives_way_to_one_under_the_corrected_runtime(
+    place: Place, cause: str
+):
+    simulation, pod = pending(place)
+    suffer(simulation, pod, {**CAUSES, **SERVER_CAUSES}[cause][0])
+    assert simulation.condition("Blocked")["reason"] == cause
+    change_runtime(simulation)
+    stage = simulation.stage(place.stage)
+    assert (stage["phase"], stage["reason"]) == ("Retrying", "RuntimeChanged")
+    assert simulation.worker() is None
+    assert simulation.names("Deployment", "Service") == []
+
+    simulation.collect()
+    simulation.tick(60)
+    simulation.serve()
+    stage = simulation.stage(place.stage)
+    assert (stage["phase"], stage["attempt"]) == ("Starting", 2)
+    assert stage.get("programFailures", 0) == stage.get("infrastructureFailures", 0) == 0
+    assert simulation.condition("Blocked")["status"] == "False"
+    simulation.run()
+    simulation.succeed(place.stage)
+    assert simulation.stage(place.stage)["phase"] == "Succeeded"
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_an_object_that_a_policy_refuses_is_built_anew_under_the_corrected_runtime(stage: Stage):
+    simulation = starting(stage)
+    refused = Obstacle(Blocked(Reason.ADMISSION, "images must come from the company's registry"))
+    simulation.carry_out(simulation.plan(refused))
+    assert simulation.condition("Blocked")["reason"] == "Admission"
+    change_runtime(simulation)
+    simulation.tick(60)
+    assert simulation.stage(stage)["attempt"] == 2
+    assert simulation.condition("Blocked")["status"] == "False"
+
+
+def test_a_correction_that_corrects_nothing_costs_one_attempt_and_is_not_tried_again():
+    simulation, pod = pending(Place(Stage.PREPARE, WORKER))
+    suffer(simulation, pod, CAUSES["ImagePull"][0])
+    change_runtime(simulation)
+    simulation.collect()
+    simulation.tick(60)
+    worker = simulation.worker()
+    assert worker is not None
+    suffer(simulation, simulation.make_pods(worker)[0], CAUSES["ImagePull"][0])
+    simulation.tick(86400)
+    assert simulation.stage(Stage.PREPARE)["attempt"] == 2
+    assert simulation.condition("Blocked")["reason"] == "ImagePull"
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_a_changed_runtime_touches_no_attempt_that_only_waits(place: Place):
+    simulation, _ = pending(place)
+    change_runtime(simulation)
+    stage = simulation.stage(place.stage)
+    assert (stage["phase"], stage["attempt"]) == ("Starting", 1)
+
+
+@pytest.mark.parametrize("place", SERVER_PLACES, ids=str)
+def test_a_changed_runtime_touches_no_attempt_at_work_though_a_server_is_in_trouble(place: Place):
+    simulation = at_work(place.stage)
+    suffer(simulation, make_server(simulation, place), CAUSES["ImagePull"][0])
+    change_runtime(simulation)
+    stage = simulation.stage(place.stage)
+    assert (stage["phase"], stage["attempt"]) == ("Running", 1)
+    assert simulation.condition("Blocked")["reason"] == "ImagePull"
+
+
+@pytest.mark.parametrize("trouble", ["gone", "too small for the job"])
+def test_a_runtime_that_does_not_fit_any_more_ends_nothing_that_waits(trouble: str):
+    simulation, pod = pending(Place(Stage.RL, "rollout"))
+    suffer(simulation, pod, CAUSES["Unschedulable"][0])
+    if trouble == "gone":
+        simulation.has_runtime = False
+    else:
+        simulation.runtime = {**simulation.runtime, "limits": {"rolloutReplicas": 1}}
+    simulation.tick()
+    stage = simulation.stage(Stage.RL)
+    assert (stage["phase"], stage["attempt"]) == ("Starting", 1)
+    assert simulation.condition("Blocked")["reason"] == "Unschedulable"

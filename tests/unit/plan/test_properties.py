@@ -88,6 +88,22 @@ class AnyCluster(RuleBasedStateMachine):
         self.cluster.spec["suspend"] = suspend
         self.cluster.tick()
 
+    @precondition(lambda self: self.has_pods())
+    @rule(data=st.data())
+    def an_image_cannot_be_pulled(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.cluster.pods)))
+        waiting = {"waiting": {"reason": "ImagePullBackOff"}}
+        self.cluster.pods[name]["status"] = {
+            "phase": "Pending", "containerStatuses": [{"name": "r1", "state": waiting}],
+        }  # fmt: skip
+        self.cluster.tick()
+
+    @rule(version=st.integers(1, 3))
+    def the_platform_team_changes_the_runtime(self, version: int) -> None:
+        images = {**self.cluster.runtime["images"], "trainer": f"r1/trainer:v{version}"}
+        self.cluster.runtime = {**self.cluster.runtime, "images": images}
+        self.cluster.tick()
+
     @precondition(lambda self: self.cluster.status["phase"] == "Failed")
     @rule()
     def the_user_runs_it_again(self) -> None:

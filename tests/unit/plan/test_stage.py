@@ -366,10 +366,12 @@ def test_replicas_that_grow_beyond_the_runtimes_limit_stop_there_while_the_stage
     simulation = at_rl()
     simulation.spec["rl"]["rollout"]["replicas"] = 900
     simulation.spec["rl"]["verifier"]["replicas"] = 900
+    simulation.spec["rl"]["verifier"]["judge"]["replicas"] = 900
     simulation.tick()
     limits = simulation.runtime["limits"]
     replicas = {n: simulation.children["Deployment", n]["spec"]["replicas"] for n in SERVERS}
     assert replicas["vlm-rl-1-rollout"] == limits["rolloutReplicas"]
+    assert replicas["vlm-rl-1-judge"] == limits["rolloutReplicas"]
     assert replicas["vlm-rl-1-verifier"] == limits["verifierReplicas"]
     assert simulation.stage(Stage.RL)["phase"] == "Running"
 
