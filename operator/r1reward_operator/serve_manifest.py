@@ -121,8 +121,8 @@ def served_model(
     if wanted is None and not succeeded:
         raise CannotServe(
             f"job {name} has not succeeded (it is {status.phase or 'not started'}): wait for it "
-            f"(kubectl wait --for=condition=Succeeded r1rj/{name}), or serve what a finished stage "
-            f"has made with --stage {' or --stage '.join(reversed(made))}"
+            f"(kubectl wait --for=condition=Succeeded r1rj/{name} --timeout=24h), or serve what a "
+            f"finished stage has made with --stage {' or --stage '.join(reversed(made))}"
         )
     stage = wanted or made[0]
     if stage not in made:

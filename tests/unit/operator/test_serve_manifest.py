@@ -134,7 +134,7 @@ def test_a_job_that_has_not_succeeded_is_refused_with_the_remedy(tmp_path: Path,
     file = saved(tmp_path, *objects(simulation))
     said = refused(capsys, "vlm", "-f", str(file))
     assert "has not succeeded (it is" in said
-    assert "kubectl wait --for=condition=Succeeded r1rj/vlm" in said
+    assert "kubectl wait --for=condition=Succeeded r1rj/vlm --timeout=24h" in said
     assert "--stage sft or --stage rl" in said
     assert "stage rl of job vlm is" in refused(capsys, "vlm", "-f", str(file), "--stage", "rl")
     _, found = printed(capsys, file, "--stage", "sft")
