@@ -41,8 +41,7 @@ demo: env cluster-up ## run the whole chain on real images in a local Kubernetes
 	$(RUN) -m tests.e2e.demo
 
 .PHONY: demo-clean
-demo-clean: env ## delete the demo, its cluster and everything they left
-	$(RUN) -m tests.cluster clean
+demo-clean: cluster-clean ## delete the demo, its cluster and everything they left
 	rm -rf demo-out
 
 # --- tests -----------------------------------------------------------------

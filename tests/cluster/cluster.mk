@@ -6,7 +6,7 @@
 CLUSTER ?= local
 export CLUSTER
 
-.PHONY: cluster-up cluster-down cluster-status
+.PHONY: cluster-up cluster-down cluster-status cluster-clean
 ifeq ($(CLUSTER),local)
 cluster-up: env ## bring the local cluster up (CLUSTER=local|kind|current)
 	$(RUN) -m tests.cluster up
@@ -16,6 +16,9 @@ cluster-down: env ## stop the cluster
 
 cluster-status: env ## show the cluster's parts
 	$(RUN) -m tests.cluster status
+
+cluster-clean: env
+	$(RUN) -m tests.cluster clean
 else ifeq ($(CLUSTER),kind)
 cluster-up: env
 	kind get clusters | grep -qx r1reward || kind create cluster --name r1reward --wait 120s
@@ -25,6 +28,8 @@ cluster-down:
 
 cluster-status:
 	kubectl --context kind-r1reward get nodes,pods -A
+
+cluster-clean: cluster-down
 else ifeq ($(CLUSTER),current)
 cluster-up: env
 	kubectl get nodes
@@ -34,6 +39,13 @@ cluster-down:
 
 cluster-status:
 	kubectl get nodes,pods -A
+
+# By hand: the operator's CRDs take the jobs of all namespaces with them.
+cluster-clean:
+	@echo "CLUSTER=current is yours: the demo's job and operator stay there. To remove them:"
+	@echo "  kubectl delete namespace r1reward-demo"
+	@echo "  kubectl delete -k tests/e2e/manifests/operator   # and all R1RewardJobs of the cluster"
+	@echo "The bucket r1reward keeps what lies below digits/ and artifacts/."
 else
 $(error CLUSTER is '$(CLUSTER)': use local, kind or current)
 endif
