@@ -3,6 +3,8 @@
 
 import asyncio
 import copy
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,17 @@ def test_an_endpoint_that_could_never_be_asked_is_a_configuration_error(url: str
     run = config({"endpoint": "http://judge/v1"}, url)
     with pytest.raises(ConfigurationError, match=r"rl\.verifier\.judge\.endpoint"):
         build_service(run, TOKEN, {})
+
+
+def test_the_run_configuration_of_the_docs_makes_a_verifier_with_its_judge(judge_stub):
+    page = (Path(__file__).parents[3] / "docs/verifier.md").read_text()
+    section = page.partition("## Without a job\n")[2].partition("\n## ")[0]
+    (text,) = re.findall(r"^```json\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    run = json.loads(text)
+    run["spec"]["rl"]["verifier"]["judge"]["endpoint"] = judge_stub.url
+    assert score(RunConfig.model_validate(run), {"R1_JUDGE_API_KEY": "key"}).total == 2.0
+    assert judge_stub.keys == ["Bearer key"]
+    assert judge_stub.calls[0]["model"] == "my-judge"
 
 
 @pytest.mark.parametrize("content", [None, "", "\n"])
