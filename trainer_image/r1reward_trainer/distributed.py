@@ -9,6 +9,7 @@ gives signs of life (`pulse.py`), and all end when one falls silent.
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -77,14 +78,17 @@ class Peers:
         self._pulse: Pulse | None = None
         self.mesh: DeviceMesh = init_device_mesh(self.device.type, (world_size,))
 
-    def watch(self, abandon: Callable[[StageError], None]) -> None:
+    def watch(self, abandon: Callable[[StageError], None], stop: threading.Event) -> None:
         """Begins to give signs of life and to wait for those of the others.
 
         Args:
             abandon: ends this process, whatever its main thread is doing, with an error.
+            stop: see `Pulse`.
         """
         if self.world_size > 1:
-            self._pulse = Pulse(self.rank, self.leader, lambda reason: abandon(self.lost(reason)))
+            self._pulse = Pulse(
+                self.rank, self.leader, lambda reason: abandon(self.lost(reason)), stop
+            )
 
     def at(self, place: str) -> None:
         """Says where this process is, for the message of those that miss it.
@@ -189,12 +193,14 @@ def peers(
     world_size: int,
     local_rank: int,
     abandon: Callable[[StageError], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Peers]:
     """The process group of a stage.
 
     Args:
         rank, world_size, local_rank: of this process.
         abandon: see `Peers.watch`; None: nobody watches.
+        stop: see `Pulse`; None: nobody is told to stop.
 
     Raises:
         InfrastructureError: PeerLost, when another process is gone or does not answer in time.
@@ -204,7 +210,7 @@ def peers(
     try:
         group = Peers(rank, world_size, local_rank)
         if abandon is not None:
-            group.watch(abandon)
+            group.watch(abandon, stop or threading.Event())
         yield group
         done = True
     except RuntimeError as error:

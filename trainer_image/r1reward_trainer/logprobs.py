@@ -73,8 +73,11 @@ def _unseen_image(model: Any, batch: Batch) -> Tensor:
     side = model.config.vision_config.spatial_merge_size
     patches = batch.pixel_values.new_zeros(side * side, batch.pixel_values.shape[1])
     grid = torch.tensor([[1, side, side]], device=patches.device)
-    features = model.get_image_features(patches, grid).pooler_output
-    return 0.0 * torch.cat(tuple(features)).sum()
+    found = model.get_image_features(patches, grid)
+    # Some towers (Qwen3-VL) hand features of inner layers to the decoder as well.
+    inner = getattr(found, "deepstack_features", None) or ()
+    levels = [torch.cat(tuple(level)).sum() for level in (found.pooler_output, *inner)]
+    return 0.0 * torch.stack(levels).sum()
 
 
 def _head_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -4,7 +4,8 @@
 A process that is frozen, or whose node is cut off, breaks no connection: a collective
 with it ends after half an hour at the earliest, and cannot say who did not come. So every
 process sends rank 0 a datagram now and then with the place where it is, and rank 0
-answers with all places. Who is not heard of any more is lost.
+answers with all places. Who is not heard of any more is lost. Who was told to stop says so in
+it, as rank 0 may be waiting for services and look at nothing else.
 """
 
 import json
@@ -71,6 +72,7 @@ class Pulse:
         rank: of this process.
         leader: runs a function on rank 0 and gives its result to all.
         on_lost: gets a sentence that names who is lost, and where it was.
+        stop: set after SIGTERM to this process; on rank 0 also after one to any other.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class Pulse:
         rank: int,
         leader: Callable[[Callable[[], Meeting]], Meeting],
         on_lost: Callable[[str], None],
+        stop: threading.Event,
     ) -> None:
         self.place = "starting"
         self._rank = rank
         self._on_lost = on_lost
         self._watch = Watch(PATIENCE)
         self._addresses: dict[int, Address] = {}
+        self._stop_work = stop
         self._stop = threading.Event()
         own = _bound() if rank == 0 else None
         port, self._secret = leader(
@@ -116,7 +120,7 @@ class Pulse:
     def _run(self) -> None:
         while not self._stop.is_set():
             if self._rank != 0:
-                self._tell({})
+                self._tell({"stopping": True} if self._stop_work.is_set() else {})
             self._listen(time.monotonic() + BEAT_SECONDS)
             lost = self._watch.beat()
             if lost and not self._stop.is_set():
@@ -141,6 +145,8 @@ class Pulse:
             return
         self._watch.heard(sender, str(message["place"]))
         if self._rank == 0:
+            if message.get("stopping"):
+                self._stop_work.set()
             self._addresses[sender] = address
             self._tell({"places": self._watch.places}, only=sender)
             return

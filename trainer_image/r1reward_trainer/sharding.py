@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 
 def shard(root: nn.Module, model: Any, *, dtype: torch.dtype, mesh: DeviceMesh) -> None:
@@ -30,3 +30,14 @@ def shard(root: nn.Module, model: Any, *, dtype: torch.dtype, mesh: DeviceMesh) 
         if type(module).__name__ in whole:
             fully_shard(module, mesh=mesh, mp_policy=precision)
     fully_shard(root, mesh=mesh, mp_policy=precision)
+
+
+def reshard(root: nn.Module) -> None:
+    """Gives every parameter back as the shard that the optimizer knows.
+
+    After a forward pass without a backward pass, FSDP2 leaves the root's parameters gathered and
+    in the precision of computation.
+    """
+    for module in root.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

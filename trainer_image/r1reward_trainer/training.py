@@ -260,6 +260,7 @@ class Run:
             summary: figures for the job's status.
 
         Raises:
+            Interrupted: after SIGTERM to any process while the weights were written.
             ProgramError: NonFiniteLoss, see `_check_weights`.
             InfrastructureError: StaleWriter, when a newer trainer has taken over.
         """
@@ -271,6 +272,7 @@ class Run:
         weights, metrics = context.scratch / "weights", context.scratch / "metrics"
         shutil.rmtree(weights, ignore_errors=True)
         self._peers.gather(model.export, self._policy, base, weights if leads else None)
+        self.raise_if_stopped(step)  # the last step's state need not have been saved
 
         def upload() -> Outcome:
             metrics.mkdir(exist_ok=True)

@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError
+from r1reward_trainer.sharding import reshard
 
 MAX_FILE_BYTES = 2 << 30
 """A file is held in memory while it is written."""
@@ -54,7 +55,13 @@ def local_rows(tensor: Tensor) -> Local:
 def save_state(
     folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, rank: int
 ) -> None:
-    """Writes what this process holds into `rank-<n>-<i>.safetensors` of a folder."""
+    """Writes what this process holds into `rank-<n>-<i>.safetensors` of a folder.
+
+    Raises:
+        RuntimeError: the optimizer has state, but none of one of the parameters: it could not be
+            restored.
+    """
+    reshard(module)
     group: dict[str, Tensor] = {}
     layout: dict[str, list[int]] = {}
     size = files = 0
@@ -139,6 +146,8 @@ def _state(module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tupl
             for moment in _MOMENTS:
                 yield f"{moment}/{name}", state[moment]
             yield f"step/{name}", state["step"]
+        elif optimizer.state and parameter.requires_grad:
+            raise RuntimeError(f"the optimizer has no state of {name}")
 
 
 def _make_optimizer_state(optimizer: torch.optim.Optimizer) -> None:

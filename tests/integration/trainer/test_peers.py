@@ -21,6 +21,9 @@ from tests.cluster.processes import wait_until
 
 Scene = Callable[[Peers, Path], None]
 
+STOP = threading.Event()
+"""Of each process its own, as SIGTERM sets it."""
+
 
 def play(scene: Scene, folder: Path) -> None:
     """Runs a scene in two processes."""
@@ -66,7 +69,7 @@ def _enter(rank: int, port: int, scene: Scene, folder: Path, watched: bool = Fal
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     try:
-        with peers(rank, 2, rank, abandon if watched else None) as group:
+        with peers(rank, 2, rank, abandon if watched else None, STOP) as group:
             scene(group, folder)
     except StageError as error:
         tell(error)
@@ -126,6 +129,13 @@ def _stay_away(group: Peers, folder: Path) -> None:
     threading.Event().wait()
 
 
+def _wait_for_services(group: Peers, folder: Path) -> None:
+    """Rank 1 gets SIGTERM while all wait for what rank 0 waits for."""
+    if group.rank == 1:
+        STOP.set()
+    group.leader(lambda: (folder / "told").write_text(str(STOP.wait(60))))
+
+
 def _take_turns_to_be_slow(group: Peers, folder: Path) -> None:
     """Each longer than the watch's patience: one at work, one when the other has left."""
     if group.rank == 1:
@@ -169,6 +179,11 @@ def test_who_waits_for_a_stuck_process_gives_up_and_then_the_stuck_one_ends(tmp_
     assert "rank 1 at step 3, training" in errors[0]
     assert "rank 1 of 2 lost its peers at step 3, training" in errors[1]
     assert "no sign of life for 2 s from rank 0, last at step 3, saving" in errors[1]
+
+
+def test_rank_0_learns_that_another_process_was_told_to_stop_while_it_waits(tmp_path: Path):
+    assert play_watched(_wait_for_services, tmp_path) == {}
+    assert (tmp_path / "told").read_text() == "True"
 
 
 def test_neither_a_slow_process_nor_one_that_is_done_is_missed(tmp_path: Path):

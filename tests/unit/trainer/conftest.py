@@ -2,7 +2,7 @@
 """A tiny Qwen2.5-VL with its processor, and examples with images of different sizes."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 
 from r1reward_api.resource.runtime import ModelServing
 from r1reward_trainer.batch import Example
+from r1reward_trainer.distributed import Peers, peers
 from r1reward_trainer.model import Policy, load_model, stored_tensors
 from r1reward_trainer.render import Renderer
 from tests.integration.rollout.tiny_model import build_model
@@ -48,6 +49,12 @@ def renderer(model_folder: Path) -> Renderer:
 def policy(model_folder: Path) -> Policy:
     model = load_model(model_folder, SERVING)
     return Policy(model, stored_tensors(model, model_folder))
+
+
+@pytest.fixture
+def alone() -> Iterator[Peers]:
+    with peers(0, 1, 0) as group:
+        yield group
 
 
 def png(seed: int, height: int = 56, width: int = 56) -> bytes:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from r1reward_trainer import logprobs
 from r1reward_trainer.batch import Batch, Example, collate
@@ -103,6 +105,27 @@ def test_a_stand_in_without_a_response_adds_nothing_but_reaches_every_parameter(
         assert logprobs_of_nothing.shape == (1, 0)
         logprobs_of_nothing.sum().backward()
         assert all(p.grad is not None and not p.grad.any() for p in policy.parameters())
+
+
+def test_text_alone_reaches_every_parameter_of_a_tower_that_feeds_inner_layers_too():
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "mrope_interleaved": True}
+    vision: dict[str, Any] = {
+        "patch_size": 16, "temporal_patch_size": 2, "depth": 3,
+        "hidden_size": 32, "intermediate_size": 32, "num_heads": 2,
+        "out_hidden_size": 64, "deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64,
+    }  # fmt: skip
+    text = {
+        "vocab_size": 300, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "rope_scaling": rope,
+    }  # fmt: skip
+    config = Qwen3VLConfig(text_config=text, vision_config=vision, image_token_id=290)
+    model = Qwen3VLForConditionalGeneration(config).train()
+    assert len(model.model.visual.deepstack_merger_list) == 2
+    patch = 3 * vision["temporal_patch_size"] * vision["patch_size"] ** 2
+    nothing = torch.empty(0, 3, dtype=torch.int64)
+    batch = collate([Example((1, 2, 3), (4, 5), torch.empty(0, patch), nothing)], 0, (290,))
+    logprobs.response_logprobs(model, batch, 1.0).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
 def test_the_head_in_chunks_has_the_same_values_and_gradient(

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
 
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.training import Algorithm, RlSpec, Sampling
-from r1reward_trainer.distributed import Peers, is_peer_lost, peers
+from r1reward_trainer.distributed import Peers, is_peer_lost
 from r1reward_trainer.outcome import InfrastructureError, ProgramError
 from r1reward_trainer.policy_step import (
     Share,
@@ -38,12 +37,6 @@ def spec_of(**fields: object) -> RlSpec:
         **fields,
     }
     return RlSpec(**given_fields)  # pyright: ignore[reportArgumentType]
-
-
-@pytest.fixture
-def alone() -> Iterator[Peers]:
-    with peers(0, 1, 0) as group:
-        yield group
 
 
 @given(

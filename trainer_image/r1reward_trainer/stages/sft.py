@@ -37,7 +37,9 @@ from r1reward_trainer.training import (
 def run(config: RunConfig, context: StageContext) -> Outcome:
     """Trains on the chains and publishes the weights."""
     local_rank = Environment.from_env().local_rank
-    with peers(context.rank, context.world_size, local_rank, context.abandon) as group:
+    with peers(
+        context.rank, context.world_size, local_rank, context.abandon, context.stop
+    ) as group:
         return already_done(config, context, group) or _train(config, context, group)
 
 
