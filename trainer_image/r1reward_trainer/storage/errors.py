@@ -3,6 +3,7 @@
 
 import socket
 import ssl
+import xml.etree.ElementTree as ElementTree
 from enum import Enum, auto
 
 import httpx
@@ -126,6 +127,15 @@ def classify_answer(status: int, code: str) -> Kind:
     if code in _TRANSIENT or status in (408, 409, 425, 429) or status >= 500:
         return Kind.TRANSIENT
     return Kind.ABSENT if status == 404 else Kind.DENIED
+
+
+def error_code(body: str) -> str:
+    """The Code of an error document of S3 or STS, "" when it is none."""
+    try:
+        root = ElementTree.fromstring(body)
+    except ElementTree.ParseError:
+        return ""
+    return next((e.text or "" for e in root.iter() if e.tag.rpartition("}")[2] == "Code"), "")
 
 
 def status_and_code(error: Exception) -> tuple[int | None, str]:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from minio import Minio
-from minio.credentials import IamAwsProvider, StaticProvider
+from minio.credentials import StaticProvider
 from minio.deleteobjects import DeleteObject
 from minio.helpers import MIN_PART_SIZE
 
@@ -39,9 +39,11 @@ from r1reward_trainer.storage.errors import (
     answer_error,
     classify,
     classify_answer,
+    error_code,
     fault_of,
     stage_error,
 )
+from r1reward_trainer.storage.identity import WorkloadIdentity
 from r1reward_trainer.storage.multipart import Stopped, Upload, end_uploads
 from r1reward_trainer.storage.patience import Patience, Tries
 from r1reward_trainer.storage.settings import store_settings
@@ -117,7 +119,7 @@ class Store:
             key, secret, session = settings.key
             provider = StaticProvider(key, secret, session or None)
         else:
-            provider = IamAwsProvider(region=settings.region, http_client=pool)
+            provider = WorkloadIdentity(settings.region, trust)
         try:
             self._client = Minio(
                 settings.host,
@@ -130,6 +132,7 @@ class Store:
             raise _denied(f"AWS_ENDPOINT_URL {settings.endpoint!r}: {error}") from error
         self._http = httpx.Client(
             verify=trust,
+            trust_env=False,  # the same way as minio's calls: by no proxy
             timeout=httpx.Timeout(transport.READ_SECONDS, connect=transport.CONNECT_SECONDS),
         )
 
@@ -428,7 +431,7 @@ class Store:
         answer = self._http.put(url, content=data, headers=condition)
         if answer.status_code == 200:
             return _etag(answer.headers)
-        code = _error_code(answer.text)
+        code = error_code(answer.text)
         kind = classify_answer(answer.status_code, code)
         if kind is Kind.PRECONDITION or (kind is Kind.ABSENT and "If-Match" in condition):
             raise PreconditionFailed(key)
@@ -499,15 +502,6 @@ def _etag(headers: Mapping[str, str]) -> str:
 
 def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:200]
-
-
-def _error_code(body: str) -> str:
-    """The Code of an S3 error document, "" when it is none."""
-    try:
-        root = ElementTree.fromstring(body)
-    except ElementTree.ParseError:
-        return ""
-    return next((e.text or "" for e in root.iter() if e.tag.rpartition("}")[2] == "Code"), "")
 
 
 def _denied(message: str) -> ConfigurationError:
