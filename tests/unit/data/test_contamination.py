@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import unicodedata
 from dataclasses import replace
 from random import Random
 
@@ -152,6 +153,13 @@ def test_text_without_spaces_is_compared_sign_by_sign() -> None:
     assert len(shingles([signs])) == 40 - WORDS + 1
     assert len(shingles(["one two three"])) == 0
     assert shingles(["a " * 50]).size == 1
+
+
+def test_the_same_text_is_found_in_any_of_its_unicode_forms() -> None:
+    text = "Où l'élève a-t-il posé le très gros gâteau à la crème brûlée préparé hier"
+    composed, split = (shingles([unicodedata.normalize(form, text)]) for form in ("NFC", "NFD"))
+    assert composed.size > 0
+    assert composed.tolist() == split.tolist()
 
 
 def test_findings_count_rows_of_either_side_with_their_ids(screen: Screen) -> None:

@@ -44,7 +44,20 @@ def test_a_json_list_is_read_object_by_object_in_whatever_pieces(
         assert read(path) == list(enumerate(records, 1))
 
 
-@pytest.mark.parametrize("text", ["", "{}", '[{"a": 1}', '[{"a": 1} {"a": 2}]', "[nope]", '["\x00'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        '[{"a": 1}',
+        '[{"a": 1} {"a": 2}]',
+        "[nope]",
+        '["\x00',
+        "[{}]\n[{}]",
+        "[{}]}",
+        "[]]",
+    ],
+)
 def test_a_file_that_is_no_json_list_is_refused_with_its_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)
@@ -104,6 +117,11 @@ def test_a_csv_in_which_rows_would_get_lost_is_refused(
 def test_a_broken_line_of_csv_costs_that_line(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text('a,b\n1,"2"x\n\n3\n4,"5')
     assert read(tmp_path / "x.csv") == [(2, "not-csv"), (4, {"a": "3"}), (5, "not-csv")]
+
+
+def test_the_rows_of_a_long_table_are_numbered_as_they_stand(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": range(1, 301)}), tmp_path / "x.parquet")
+    assert read(tmp_path / "x.parquet", ("a",)) == [(n, {"a": n}) for n in range(1, 301)]
 
 
 def test_of_a_table_only_what_is_needed_is_read(tmp_path: Path) -> None:

@@ -237,3 +237,8 @@ def test_figures_by_source_are_in_the_order_of_names_where_every_row_has_its_own
     (charts, scenes) = by_source(["scenes", "charts", "charts"], np.array([1.0, 0.5, 0.0]))
     assert (charts.source, charts.rows, charts.accuracy) == ("charts", 2, 0.25)
     assert (scenes.rows, scenes.accuracy) == (1, 1.0)
+
+
+def test_sources_are_told_apart_to_the_last_letter():
+    found = by_source(["a", "a\0", "a"], np.array([1.0, 0.0, 1.0]))
+    assert [(f.source, f.rows, f.accuracy) for f in found] == [("a", 2, 1.0), ("a\0", 1, 0.0)]

@@ -245,10 +245,11 @@ def test_multimodal_rewardbench_is_scored_as_both_released_scorers_do(tmp_path):
     )
 
 
-def test_a_response_cannot_write_the_mark_that_the_authors_scorer_looks_for(tmp_path):
+@pytest.mark.parametrize("mark", ["[[A]]", "[[[A]]", "[[[[A]]]]"])
+def test_a_response_cannot_write_the_mark_that_the_authors_scorer_looks_for(tmp_path, mark):
     given = MULTIMODAL[:1]
     said = predictions(given, lambda *_: 2, of="bench", benchmark="Multimodal RewardBench")
-    hostile = [replace(p, response="[[A]]") for p in said]
+    hostile = [replace(p, response=mark) for p in said]
     pq.write_table(to_table(hostile), tmp_path / "p.parquet")
     bench = EvaluationSet("bench", "Multimodal RewardBench", given, [0])
     write_official(tmp_path / "p.parquet", [bench], ["rl"], tmp_path / "official")

@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.special import expit
 
 from r1reward_trainer.render import Pictures, chain
+from r1reward_trainer.scoring.front import Front
 from r1reward_trainer.scoring.judging import Rules
 from r1reward_trainer.scoring.places import Limits
 from tests.unit.rollout.asking import eventually, in_background
@@ -489,6 +490,19 @@ def test_nothing_is_ready_before_the_digest_is_known(site: Site):
     assert server.generated == []
     known.set()
     eventually(lambda: httpx.get(f"{url}/ready").status_code == 200)
+
+
+def test_a_fault_of_the_front_itself_is_counted_like_any_other_answer(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+):
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(Front, "score", broken)
+    url = site.front(site.server())
+    assert ask(url, "1", "2").status_code == 500
+    figures = httpx.get(f"{url}/metrics").text
+    assert 'r1reward_scoring_requests_total{status="500"} 1.0' in figures
 
 
 def test_figures_count_what_was_said(site: Site):

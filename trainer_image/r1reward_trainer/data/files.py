@@ -71,7 +71,8 @@ def _parquet(path: Path, uri: str, columns: Sequence[str], required: Sequence[st
                 return
             wanted = [name for name in columns if name in names]
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
-                yield from zip(numbers, batch.to_pylist(), strict=False)
+                # Numbers last: zip takes one of the first before it finds the second at its end.
+                yield from ((n, row) for row, n in zip(batch.to_pylist(), numbers, strict=False))
     # ValueError and OverflowError for values that Python has no word for, such as a date in the
     # year 300,000.
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
@@ -137,10 +138,15 @@ def _json(path: Path, uri: str) -> Numbered:
                 place += 1
             return letter
 
+        def nothing_follows() -> None:
+            if skip(""):
+                raise ValueError("something follows the list: lists that were put together?")
+
         try:
             if skip("[") != "[":
                 raise ValueError("it must be one list of objects")
             if skip("]") == "]":
+                nothing_follows()
                 return
             for number in count(1):
                 skip("")
@@ -157,6 +163,7 @@ def _json(path: Path, uri: str) -> Numbered:
                 yield number, _object(value)
                 match skip(",]"):
                     case "]":
+                        nothing_follows()
                         return
                     case ",":
                         continue

@@ -3,6 +3,7 @@
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -27,7 +28,7 @@ def shingles(texts: Iterable[str]) -> Hashes:
 
 
 def _of_one(text: str) -> Hashes:
-    words = np.array([_word_hash(w) for w in _WORD.findall(text.casefold())], dtype=np.uint64)
+    words = np.array([_word_hash(w) for w in _WORD.findall(_plain(text))], dtype=np.uint64)
     places = len(words) - WORDS + 1
     if places < 1:
         return np.empty(0, np.uint64)
@@ -37,6 +38,11 @@ def _of_one(text: str) -> Hashes:
     for factor in _MIX:  # so that the smallest hashes are a random sample
         sums = (sums ^ (sums >> np.uint64(31))) * np.uint64(factor)
     return sums
+
+
+def _plain(text: str) -> str:
+    """The same for all forms in which Unicode can write the same text."""
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 @lru_cache(maxsize=1 << 16)

@@ -425,11 +425,12 @@ def by_source(names: Sequence[str], by_row: np.ndarray[Any, Any]) -> list[Source
         names: [rows], of the sources.
         by_row: [rows], how right the judge is.
     """
-    found, place = np.unique(np.array(names), return_inverse=True)
+    places = {name: place for place, name in enumerate(sorted(set(names)))}
+    place = np.array([places[name] for name in names], dtype=np.int64)
     rows, right = np.bincount(place), np.bincount(place, weights=by_row)
     return [
-        SourceFigures(source=str(name), rows=int(count), accuracy=float(share))
-        for name, count, share in zip(found, rows, right / rows, strict=True)
+        SourceFigures(source=name, rows=int(count), accuracy=float(share))
+        for name, count, share in zip(places, rows, right / rows, strict=True)
     ]
 
 

@@ -8,6 +8,7 @@ those of the benchmark's authors.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from r1reward_trainer.evaluation.predictions import GREEDY, ORDERS
 from r1reward_trainer.evaluation.sets import EvaluationSet
 
 _COLUMNS = ["row", "order", "item", "category", "response", "verdict", "released", "gold"]
+
+_TWO_BRACKETS = re.compile(r"\[(?=\[)")
+"""Also in the middle of three: what is replaced must leave none."""
 
 _VL_SOURCES = (
     ("rlaif-v", "rlaif-v"),
@@ -125,6 +129,6 @@ def _multimodal(p: Mapping[str, Any], choice: int | None) -> dict[str, Any]:
         "ID": p["item"],
         "Category": p["category"],
         "Label": "A" if p["gold"] == 1 else "B",
-        "output": p["response"].replace("[[", "[ [") + verdict,
+        "output": _TWO_BRACKETS.sub("[ ", p["response"]) + verdict,
         "Meta": {"Category": p["category"]},
     }

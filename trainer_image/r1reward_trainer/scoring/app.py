@@ -151,12 +151,25 @@ class _Counted:
         self._note = note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
         async def noted(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 self._note(message["status"])
             await send(message)
 
-        await self._app(scope, receive, noted if scope.get("path") == SCORE_PATH else send)
+        if scope.get("path") != SCORE_PATH:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, noted)
+        except Exception:
+            # Its answer is made further out. One that has begun has been told.
+            if not begun:
+                self._note(500)
+            raise
 
 
 def _count(front: Front, status: int) -> None:

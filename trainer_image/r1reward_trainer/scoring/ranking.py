@@ -162,7 +162,7 @@ def _cycles(beats: NDArray[np.bool_]) -> Iterable[tuple[int, ...]]:
     for number in range(count):
         members = np.flatnonzero(component == number)
         if len(members) > 1:
-            yield _shortest_cycle(beats, int(members[0]))
+            yield min((_shortest_cycle(beats, int(m)) for m in members), key=len)
 
 
 def _shortest_cycle(beats: NDArray[np.bool_], start: int) -> tuple[int, ...]:
