@@ -41,6 +41,9 @@ JOB_SECONDS = 3600
 BOOTSTRAP_SAMPLES = 2000
 
 ByRow = Mapping[str, NDArray[np.float64]]
+
+LEFT_OUT = ("byRow", "clusters")
+"""What a seed's entry in the result does not repeat: a value a row."""
 """Accuracy by row of each model."""
 
 
@@ -55,7 +58,7 @@ def main() -> int:
     digits_job.install_operator(connection.kubectl)
     digits_job.prepare_namespace(connection.kubectl, connection.storage)
     runs = [run_seed(connection, seed) for seed in arguments.seeds]
-    result = summarise([r["byRow"] for r in runs])
+    result = summarise([r["byRow"] for r in runs], [r["clusters"] for r in runs])
     result |= {
         "command": "make bench-digits",
         "task": "digits",
@@ -64,7 +67,9 @@ def main() -> int:
         "versions": versions(),
         "control": f"SFT on the same chains for {control_steps()} instead of {sft_steps()} steps: "
         "as many sequences more as RL trains on",
-        "seeds": [{name: value for name, value in run.items() if name != "byRow"} for run in runs],
+        "seeds": [
+            {name: value for name, value in run.items() if name not in LEFT_OUT} for run in runs
+        ],
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -123,6 +128,7 @@ def run_seed(connection: Connection, seed: int) -> dict[str, Any]:
         },
         "seconds": {"chain": chain["seconds"], "control": control["seconds"]},
         "byRow": by_row,
+        "clusters": chain["clusters"],
     }
 
 
@@ -150,9 +156,11 @@ def run_job(connection: Connection, job: dict[str, Any]) -> dict[str, Any]:
         io.BytesIO(_read(connection, status, "predictions", "predictions.parquet")),
         columns=list(FIGURE_COLUMNS),
     )
+    judged = {model: judgements(table, model) for model in report["models"]}
     return {
         "report": report,
-        "byRow": {m: accuracy_by_row(judgements(table, m)) for m in report["models"]},
+        "byRow": {model: accuracy_by_row(of) for model, of in judged.items()},
+        "clusters": next(iter(judged.values())).clusters,
         "seconds": {
             stage["name"]: round(
                 (
@@ -170,24 +178,27 @@ def _read(connection: Connection, status: Mapping[str, Any], artifact: str, name
     return Store(found["uri"], connection.storage).get(name)
 
 
-def summarise(runs: Sequence[ByRow]) -> dict[str, Any]:
-    """Figures over all seeds: rows pooled, gains paired by row. The intervals are about rows;
-    how far seeds differ shows in `bySeed`.
+def summarise(runs: Sequence[ByRow], clusters: Sequence[NDArray[np.int64]]) -> dict[str, Any]:
+    """Figures over all seeds: rows pooled, gains paired by row. The intervals are about rows,
+    those about one image together; how far seeds differ shows in `bySeed`.
 
     Args:
         runs: of each seed, accuracy by row of base, sft, rl and control.
+        clusters: of each seed, by row, what the row hangs together with.
     """
+    places = [of + seed * (1 << 32) for seed, of in enumerate(clusters)]
+    together = np.concatenate(places)
     pooled = {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
     pairs = (("rl", "sft"), ("rl", "control"), ("control", "sft"))
     return {
         "accuracy": {
-            name: Interval.of(bootstrap_mean(values, BOOTSTRAP_SAMPLES, 0)).to_wire()
+            name: Interval.of(bootstrap_mean(values, together, BOOTSTRAP_SAMPLES, 0)).to_wire()
             for name, values in pooled.items()
         },
         "gains": {
             f"{after} over {before}": {
                 **Interval.of(
-                    bootstrap_gain(pooled[after], pooled[before], BOOTSTRAP_SAMPLES, 0)
+                    bootstrap_gain(pooled[after], pooled[before], together, BOOTSTRAP_SAMPLES, 0)
                 ).to_wire(),
                 "bySeed": [float(run[after].mean() - run[before].mean()) for run in runs],
             }

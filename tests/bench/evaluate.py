@@ -28,7 +28,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from r1reward_trainer.data.rows import Row
 from r1reward_trainer.evaluation.judging import AskingRules, in_order, judge_rows
 from r1reward_trainer.evaluation.predictions import HELDOUT, ORDERS
-from r1reward_trainer.evaluation.sets import EvaluationSet
+from r1reward_trainer.evaluation.sets import evaluation_set
 from r1reward_trainer.render import Renderer
 from r1reward_trainer.rollout import FleetOptions, RolloutFleet, WeightPublisher
 from tests.integration.rollout.reference import MAX_PIXELS, MIN_PIXELS, picture
@@ -85,7 +85,7 @@ def measure(pairs: int, tokens: int, rounds: int) -> dict[str, Any]:
             weights = publisher.publish_folder(1, model)
             fleet.set_weights(weights)
             rules = AskingRules((), True, 1.0, tokens, 0)
-            given = EvaluationSet(HELDOUT, None, rows, range(pairs))
+            given = evaluation_set(HELDOUT, None, rows, range(pairs))
 
             def ours() -> tuple[float, list[str], list[int]]:
                 begin = time.monotonic()

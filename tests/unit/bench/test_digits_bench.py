@@ -11,7 +11,7 @@ def of(sft: float, control: float, rl: float) -> ByRow:
 
 
 def test_a_gain_is_one_of_every_seed_and_pairs_rows() -> None:
-    result = summarise([of(0.5, 0.6, 0.8), of(0.6, 0.5, 0.7)])
+    result = summarise([of(0.5, 0.6, 0.8), of(0.6, 0.5, 0.7)], [np.arange(100)] * 2)
     assert result["accuracy"]["rl"]["value"] == 0.75
     gain = result["gains"]["rl over sft"]
     assert np.allclose(gain["bySeed"], [0.3, 0.1])

@@ -90,6 +90,7 @@ def _prediction(
         row=position,
         row_id=given.id,
         item=item_of(given),
+        cluster=position,
         category=category_of(given),
         source=given.source,
         order=order,

@@ -10,7 +10,7 @@ import pytest
 from r1reward_trainer.data.rows import Row
 from r1reward_trainer.evaluation.judging import Answering, AskingRules, judge_rows
 from r1reward_trainer.evaluation.predictions import HELDOUT, judgements, to_table
-from r1reward_trainer.evaluation.sets import EvaluationSet
+from r1reward_trainer.evaluation.sets import EvaluationSet, evaluation_set
 from r1reward_trainer.render import Renderer
 from r1reward_trainer.rollout import Completion, GenerateRequest, GenerateResult
 from tests.digits.model import build_processor
@@ -46,7 +46,7 @@ class AlwaysSays:
 def of(given: dict[int, Row]) -> EvaluationSet:
     """Held-out rows by their positions."""
     rows = [given.get(i, row(i)) for i in range(max(given) + 1)]
-    return EvaluationSet(HELDOUT, None, rows, sorted(given))
+    return evaluation_set(HELDOUT, None, rows, sorted(given))
 
 
 def ask(given: dict[int, Row], renderer: Renderer, judge: Answering, rules: AskingRules = RULES):

@@ -20,7 +20,7 @@ from r1reward_trainer.evaluation.benchmarks import Benchmark
 from r1reward_trainer.evaluation.figures import BenchmarkFigures, ModelFigures
 from r1reward_trainer.evaluation.official import write_official
 from r1reward_trainer.evaluation.predictions import gold_in_order, to_table
-from r1reward_trainer.evaluation.sets import EvaluationSet
+from r1reward_trainer.evaluation.sets import evaluation_set
 from tests.unit.evaluation import made
 from tests.unit.evaluation.builders import Says, predictions, rows
 from tests.unit.evaluation.reports import PROTOCOLS, sometimes
@@ -37,7 +37,7 @@ def score(
     rules = figures.Rules((1,), 100, 0, (), PROTOCOLS, {"bench": benchmark})
     (found,) = figures.compute(pa.concat_tables([heldout, said]), ["rl"], rules).sets
     pq.write_table(said, folder / "predictions.parquet")
-    bench = EvaluationSet("bench", benchmark, given, range(len(given)))
+    bench = evaluation_set("bench", benchmark, given, range(len(given)))
     write_official(folder / "predictions.parquet", [bench], ["rl"], folder / "official")
     files = {
         path.name.removeprefix("rl.").removesuffix(".jsonl"): [
@@ -251,7 +251,7 @@ def test_a_response_cannot_write_the_mark_that_the_authors_scorer_looks_for(tmp_
     said = predictions(given, lambda *_: 2, of="bench", benchmark="Multimodal RewardBench")
     hostile = [replace(p, response=mark) for p in said]
     pq.write_table(to_table(hostile), tmp_path / "p.parquet")
-    bench = EvaluationSet("bench", "Multimodal RewardBench", given, [0])
+    bench = evaluation_set("bench", "Multimodal RewardBench", given, [0])
     write_official(tmp_path / "p.parquet", [bench], ["rl"], tmp_path / "official")
     line = json.loads((tmp_path / "official/bench/rl.given.jsonl").read_text())
     assert "[[A]]" not in line["output"]
@@ -262,7 +262,7 @@ def test_a_response_cannot_write_the_mark_that_the_authors_scorer_looks_for(tmp_
 def test_a_response_cannot_end_a_line(tmp_path, hostile):
     said = predictions(VL[:3], lambda *_: 2, of="bench", benchmark="VL-RewardBench")
     pq.write_table(to_table([replace(p, response=hostile) for p in said]), tmp_path / "p.parquet")
-    bench = EvaluationSet("bench", "VL-RewardBench", VL, range(3))
+    bench = evaluation_set("bench", "VL-RewardBench", VL, range(3))
     write_official(tmp_path / "p.parquet", [bench], ["rl"], tmp_path / "official")
     lines = (tmp_path / "official/bench/rl.given.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["critic"] for line in lines] == [hostile] * 3
@@ -272,7 +272,7 @@ def test_sets_that_are_no_benchmark_have_no_official_file(tmp_path):
     pq.write_table(to_table(predictions(rows(2), lambda *_: 1)), tmp_path / "p.parquet")
     write_official(
         tmp_path / "p.parquet",
-        [EvaluationSet("mine", None, rows(2), [0, 1])],
+        [evaluation_set("mine", None, rows(2), [0, 1])],
         ["rl"],
         tmp_path / "official",
     )

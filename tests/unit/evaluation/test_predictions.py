@@ -9,7 +9,7 @@ import pytest
 from r1reward_trainer.evaluation.calibrated import write_calibrated
 from r1reward_trainer.evaluation.figures import Rules, compute
 from r1reward_trainer.evaluation.predictions import HELDOUT, SCHEMA, judgements, to_table
-from r1reward_trainer.evaluation.sets import EvaluationSet
+from r1reward_trainer.evaluation.sets import clusters, evaluation_set
 from tests.unit.evaluation.builders import predictions, right, rows, table
 from tests.unit.evaluation.reports import MODELS, three_models
 
@@ -73,7 +73,7 @@ def test_each_set_has_its_own_answers():
 
 def test_the_calibrated_probability_is_a_column_that_the_brier_score_follows_from(tmp_path):
     given = rows(30)
-    heldout = EvaluationSet(HELDOUT, None, given, range(30))
+    heldout = evaluation_set(HELDOUT, None, given, range(30))
     said = three_models(given)
     pq.write_table(said, tmp_path / "judged.parquet")
     out = tmp_path / "predictions" / "predictions.parquet"
@@ -100,7 +100,7 @@ def test_rows_that_are_a_part_of_the_held_out_ones_keep_their_own_probability(tm
     pq.write_table(to_table(said), tmp_path / "judged.parquet")
     out = tmp_path / "out" / "p.parquet"
     write_calibrated(
-        tmp_path / "judged.parquet", out, ["rl"], [EvaluationSet(HELDOUT, None, given, chosen)]
+        tmp_path / "judged.parquet", out, ["rl"], [evaluation_set(HELDOUT, None, given, chosen)]
     )
     by_row = {p["row"]: p["probability"] for p in pq.read_table(out).to_pylist()}
     assert 0.5 < by_row[1] < by_row[4]
@@ -110,6 +110,16 @@ def test_rows_that_are_a_part_of_the_held_out_ones_keep_their_own_probability(tm
         tmp_path / "silent.parquet",
         tmp_path / "none" / "p.parquet",
         ["rl"],
-        [EvaluationSet(HELDOUT, None, given, chosen)],
+        [evaluation_set(HELDOUT, None, given, chosen)],
     )
     assert pq.read_table(tmp_path / "none/p.parquet")["probability"].null_count == len(said)
+
+
+def test_rows_that_share_an_image_or_an_item_hang_together_and_so_on_from_those():
+    given = [replace(r, images=(bytes([n]),)) for n, r in enumerate(rows(7))]
+    given[4] = replace(given[4], images=(bytes([1]), bytes([9])))
+    given[5] = replace(given[5], images=(bytes([9]),))
+    given[6] = replace(given[6], id=given[0].id)
+    assert clusters(given, range(7)) == {0: 0, 1: 1, 2: 2, 3: 3, 4: 1, 5: 1, 6: 0}
+    assert clusters(given, [4, 5, 6]) == {4: 4, 5: 4, 6: 6}
+    assert clusters([replace(r, images=()) for r in given[:2]], [0, 1]) == {0: 0, 1: 1}

@@ -159,6 +159,8 @@ class ModelFigures(ApiModel):
 
     rows: int
     """Rows; each is asked in both orders."""
+    clusters: int
+    """Groups of rows that share an image or a benchmark's item; intervals draw whole groups."""
     accuracy: Interval
     """Greedy, mean over both orders."""
     chosen_first: float
@@ -332,7 +334,11 @@ def _gains(judged: Mapping[str, Judgements], rules: Rules) -> list[Gain]:
 
 def _gain(after: str, before: str, later: Judgements, earlier: Judgements, rules: Rules) -> Gain:
     difference = bootstrap_gain(
-        metrics.accuracy_by_row(later), metrics.accuracy_by_row(earlier), rules.samples, rules.seed
+        metrics.accuracy_by_row(later),
+        metrics.accuracy_by_row(earlier),
+        later.clusters,
+        rules.samples,
+        rules.seed,
     )
     test = mcnemar(metrics.both_right_by_row(later) == 1, metrics.both_right_by_row(earlier) == 1)
     return Gain(
@@ -354,10 +360,11 @@ def _model(
     by_row = metrics.accuracy_by_row(judged)
 
     def interval(values: np.ndarray[Any, Any]) -> Interval:
-        return Interval.of(bootstrap_mean(values, rules.samples, rules.seed))
+        return Interval.of(bootstrap_mean(values, judged.clusters, rules.samples, rules.seed))
 
     return ModelFigures(
         rows=len(judged.items),
+        clusters=len(np.unique(judged.clusters)),
         accuracy=interval(by_row),
         chosen_first=first,
         chosen_second=second,
@@ -407,7 +414,9 @@ def _calibration(judged: Judgements, rules: Rules) -> Calibration | None:
     margins = metrics.margin_by_row(judged)
     calibrated = margins / probability.cross_fitted(margins, judged.items)
     bins = probability.reliability(calibrated)
-    brier = bootstrap_mean(probability.brier_by_row(calibrated), rules.samples, rules.seed)
+    brier = bootstrap_mean(
+        probability.brier_by_row(calibrated), judged.clusters, rules.samples, rules.seed
+    )
     return Calibration(
         known=known,
         temperature=probability.fit_temperature(margins),

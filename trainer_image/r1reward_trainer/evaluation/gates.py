@@ -72,7 +72,9 @@ def _judge(gate: Gate, judged: Mapping[str, Judgements], samples: int, seed: int
                 f"evaluate.gates: notWorseThan {gate.not_worse_than} was not evaluated before "
                 f"{last}; evaluated: {', '.join(judged)}"
             )
-        gain = bootstrap_gain(values, by_row(judged[baseline]), samples, seed)
+        gain = bootstrap_gain(
+            values, by_row(judged[baseline]), judged[last].clusters, samples, seed
+        )
         asked.append(f"not worse than {baseline}")
         if gain.high < 0:
             failed.append(

@@ -196,6 +196,7 @@ def _predictions(
             row=question.position,
             row_id=question.row.id,
             item=item_of(question.row),
+            cluster=given.clusters[question.position],
             category=category_of(question.row),
             source=question.row.source,
             order=question.order,

@@ -27,6 +27,7 @@ SCHEMA = pa.schema(
         pa.field("row", pa.int32(), nullable=False),
         pa.field("row_id", pa.string(), nullable=False),
         pa.field("item", pa.string(), nullable=False),
+        pa.field("cluster", pa.int32(), nullable=False),
         pa.field("category", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
         pa.field("order", pa.string(), nullable=False),
@@ -52,6 +53,7 @@ FIGURE_COLUMNS = (
     "set",
     "row",
     "item",
+    "cluster",
     "category",
     "source",
     "order",
@@ -79,6 +81,7 @@ class Prediction:
         row: position of the row in its set; ids of user data may repeat.
         row_id: the row's id.
         item: what the row's pair belongs to: a benchmark's own id, else the row's id.
+        cluster: position of the first row that hangs together with this one, see `clusters`.
         category: the benchmark's category or path of the image, else empty.
         source: where the row came from.
         order: one of ORDERS.
@@ -103,6 +106,7 @@ class Prediction:
     row: int
     row_id: str
     item: str
+    cluster: int
     category: str
     source: str
     order: str
@@ -142,6 +146,7 @@ class Judgements:
 
     Attributes:
         items: [rows].
+        clusters: [rows], int64; rows of one hang together.
         categories: [rows].
         sources: [rows].
         gold: [rows], int8, the better answer as the row gives it.
@@ -158,6 +163,7 @@ class Judgements:
     """
 
     items: tuple[str, ...]
+    clusters: NDArray[np.int64]
     categories: tuple[str, ...]
     sources: tuple[str, ...]
     gold: NDArray[np.int8]
@@ -218,6 +224,7 @@ def judgements(table: pa.Table, model: str, set_name: str = HELDOUT) -> Judgemen
     sampled_at = np.where(temperature > 0, temperature, 1)  # servers divide greedy ones by 1
     return Judgements(
         items=tuple(own["item"].take(first).to_pylist()),
+        clusters=own["cluster"].to_numpy()[first].astype(np.int64),
         categories=tuple(own["category"].take(first).to_pylist()),
         sources=tuple(own["source"].take(first).to_pylist()),
         gold=np.where(order == 0, gold, 3 - gold).astype(np.int8)[first],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from r1reward_api.resource.job import Format
 from r1reward_trainer.data.rows import Row, SetRow
+from r1reward_trainer.data.split import group_by_image, image_hash
 from r1reward_trainer.evaluation.benchmarks import Benchmark
 
 BENCHMARKS: Mapping[Format, Benchmark] = {
@@ -26,12 +27,37 @@ class EvaluationSet:
         benchmark: by whose rules it is scored.
         rows: all of them.
         chosen: positions of the rows to use, rising.
+        clusters: by position, the first of the chosen rows that it hangs together with.
     """
 
     name: str
     benchmark: Benchmark | None
     rows: Sequence[Row]
     chosen: Sequence[int]
+    clusters: Mapping[int, int]
+
+
+def evaluation_set(
+    name: str, benchmark: Benchmark | None, rows: Sequence[Row], chosen: Sequence[int]
+) -> EvaluationSet:
+    """The chosen rows, with what hangs together among them."""
+    return EvaluationSet(name, benchmark, rows, chosen, clusters(rows, chosen))
+
+
+def clusters(rows: Sequence[Row], chosen: Sequence[int]) -> dict[int, int]:
+    """By position the first of the rows that it hangs together with: by an image, or by the
+    benchmark's item, and so on from those. A judge that is wrong about an image is so in all rows
+    about it: they are no independent observations."""
+    marks = []
+    for position in chosen:
+        row = rows[position]
+        item = b"item " + item_of(row).encode()
+        marks.append([item, *(image_hash(image) for image in row.images)])
+    return {
+        chosen[place]: chosen[group.rows[0]]
+        for group in group_by_image(marks)
+        for place in group.rows
+    }
 
 
 def item_of(row: Row) -> str:

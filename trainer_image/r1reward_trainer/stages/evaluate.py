@@ -35,7 +35,7 @@ from r1reward_trainer.evaluation.report.lineage import artifact, settings
 from r1reward_trainer.evaluation.report.pictures import data_uri
 from r1reward_trainer.evaluation.report.transcripts import choose
 from r1reward_trainer.evaluation.session import judge_all
-from r1reward_trainer.evaluation.sets import BENCHMARKS, EvaluationSet
+from r1reward_trainer.evaluation.sets import BENCHMARKS, EvaluationSet, evaluation_set
 from r1reward_trainer.logs.services import service_logs
 from r1reward_trainer.method.sampler import order
 from r1reward_trainer.outcome import ConfigurationError, Outcome
@@ -130,7 +130,7 @@ def _sets(config: RunConfig, store: Store, scratch: Path) -> list[EvaluationSet]
     spec = config.spec.evaluate
     rows = open_rows(fetch_input(store, config, HELDOUT, scratch / HELDOUT))
     chosen = choose_rows(len(rows), spec.max_rows, spec.seed)
-    sets = [EvaluationSet(HELDOUT, None, rows, chosen)]
+    sets = [evaluation_set(HELDOUT, None, rows, chosen)]
     for one in spec.sets:
         name = set_output(one.name)
         rows = open_set(fetch_input(store, config, name, scratch / name))
@@ -138,7 +138,7 @@ def _sets(config: RunConfig, store: Store, scratch: Path) -> list[EvaluationSet]
             raise ConfigurationError(
                 Reason.INVALID_DATA, f"evaluate.sets: {one.name} has no rows: check its uri"
             )
-        sets.append(EvaluationSet(one.name, BENCHMARKS.get(one.format), rows, range(len(rows))))
+        sets.append(evaluation_set(one.name, BENCHMARKS.get(one.format), rows, range(len(rows))))
     return sets
 
 

@@ -51,7 +51,7 @@ def settings(config: RunConfig, ran: Mapping[str, str]) -> list[Setting]:
             "Evaluation",
             f"every row in both orders, greedy, at most {spec.evaluate.max_new_tokens} tokens; "
             f"votes at temperature {spec.evaluate.temperature:g}; "
-            f"{spec.evaluate.bootstrap_samples} bootstrap resamples of rows, "
+            f"{spec.evaluate.bootstrap_samples} bootstrap resamples, "
             f"seed {spec.evaluate.seed}",
         ),
         ("Computation", f"{config.serving.dtype}, rollout image {config.rollout_image}"),
