@@ -46,6 +46,7 @@ STAGE_CODE: dict[Stage, tuple[str, ...]] = {
     ),
     Stage.EVALUATE: (
         "stages/evaluate.py",
+        "data/split.py",
         "evaluation",
         "method/reasons.py",
         "method/reward.py",

@@ -91,8 +91,10 @@ class Services:
             presign=lambda key: store.presign_get(key, PRESIGN_SECONDS),
         )
         # Up to three judge calls may stand behind a reward.
-        deadline = 600.0 if judge is None else 600.0 + 3.0 * judge.timeout_seconds
-        self._verifier = VerifierClient(self._verifier_url, self._token, deadline_seconds=deadline)
+        slow = 0.0 if judge is None else 3.0 * judge.timeout_seconds
+        self._verifier = VerifierClient(
+            self._verifier_url, self._token, deadline_seconds=600.0 + slow, round_seconds=slow
+        )
         # Each ask of several verifiers comes to one of them by chance.
         verifiers = self._spec.verifier.replicas
         asks = 1 if verifiers == 1 else 2 * verifiers

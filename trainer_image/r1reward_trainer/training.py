@@ -65,7 +65,7 @@ class Inputs:
 def already_done(config: RunConfig, context: StageContext, peers: Peers) -> Outcome | None:
     """The stage's result when somebody has computed it; the same answer on all processes."""
     manifest = peers.leader(begin, context.store, config)
-    return Outcome(manifest, cache_hit=True) if manifest else None
+    return Outcome(manifest, cache_hit=manifest.created_by != config.job.uid) if manifest else None
 
 
 def fetch_inputs(config: RunConfig, context: StageContext, peers: Peers, rows: str) -> Inputs:

@@ -157,7 +157,13 @@ def test_what_was_left_half_handed_over_goes_with_the_next_hand_over(
     (folder / "predictions.parquet").hardlink_to(file)
     output = upload_output(store, config, "predictions", folder)
     manifest, _ = publish(store, config, {"predictions": output}, {})
+    earlier = f"jobs/{config.job.name}/predictions/official/vl/rl.given.jsonl"
+    beside = [f"jobs/{config.job.name}/logs/a.log", "jobs/other/predictions/official/a.jsonl"]
+    for stored in (earlier, *beside):
+        store.put(stored, b"{}")
     hand_over(store, config, manifest, tmp_path / "scratch")
+    assert store.head(earlier) is None, "two results would be read as one"
+    assert all(store.head(stored) for stored in beside)
     assert unfinished_uploads(s3, root) == []
     store.get_file(key, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == file.read_bytes()

@@ -205,8 +205,17 @@ def test_an_unknown_model_is_final_at_once() -> None:
 
 
 def test_an_answer_that_repeats_the_key_is_kept_without_it() -> None:
-    (answer,), _ = ask(lambda n, body: Reply("<think>Bearer s3cret</think><answer>1</answer>"))
+    key = "sk-0123456789abcdef"
+    echo = Reply(f"<think>Bearer {key}</think><answer>1</answer>")
+    (answer,), _ = ask(lambda n, body: echo, key=key)
     assert answer == Said("<think>Bearer ***</think><answer>1</answer>")
+
+
+@pytest.mark.parametrize("key", ["none", "1", "x"])
+def test_a_key_that_is_a_word_of_the_answer_changes_none(key: str) -> None:
+    chain = "<think>none of the boxes exists</think><answer>1</answer>"
+    (answer,), _ = ask(lambda n, body: Reply(chain), key=key)
+    assert answer == Said(chain)
 
 
 def test_questions_that_are_refused_after_others_were_answered_elsewhere_end_nothing() -> None:

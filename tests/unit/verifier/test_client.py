@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The trainer's client: order, retries and an end to everything."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -28,14 +29,16 @@ def samples(n):
     ]
 
 
-def failing(replies, forget=False):
-    """A verifier that gives one status after another, and then rewards (or none, to forget)."""
+def failing(replies, forget=False, seconds=0.0):
+    """A verifier that gives one status after another, and then rewards (or none, to forget),
+    each after so many seconds."""
     app = FastAPI()
     left = list(replies)
     service = RewardService(Scoring(Algorithm()), None)
 
     @app.post("/v1/rewards")
     async def answer(body: RewardsRequest) -> Response:
+        await asyncio.sleep(seconds)
         rewards = await service.rewards([] if forget else body.samples)
         status = left.pop(0) if left else 200
         return Response(rewards.model_dump_json(by_alias=True), status)
@@ -84,6 +87,15 @@ def test_a_verifier_that_does_not_answer_ends_the_wait_at_the_deadline(verifier,
         client.score(samples(200))
     assert time.monotonic() - start < 12
     assert token not in raised.value.message
+
+
+def test_many_samples_have_the_time_of_all_their_rounds():
+    times = {"deadline_seconds": 1, "round_seconds": 5}
+    with (
+        served(failing([], seconds=0.4)) as url,
+        VerifierClient(url, TOKEN, batch_size=1, connections=2, **times) as client,
+    ):
+        assert len(client.score(samples(8))) == 8
 
 
 @pytest.mark.parametrize("beginning", STARTS.values(), ids=STARTS)

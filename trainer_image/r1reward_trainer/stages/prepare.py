@@ -77,7 +77,7 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     config = config.model_copy(update={"key": key})
 
     manifest = begin(store, config)
-    cache_hit = manifest is not None
+    cache_hit = manifest is not None and manifest.created_by != config.job.uid
     if manifest is None:
         outputs, summary = _compute(config, context, found, baselines, sources)
         manifest, cache_hit = publish(store, config, outputs, summary)

@@ -2,6 +2,7 @@
 """An evaluation's results, put where a person or a pipeline looks first: below `jobs/<name>/`."""
 
 import json
+from collections.abc import Set
 from pathlib import Path
 
 from r1reward_api import gates
@@ -18,7 +19,8 @@ def hand_over(store: Store, config: RunConfig, manifest: StageManifest, scratch:
     """Copies predictions and report to `jobs/<name>/`, and moves `jobs/<name>/latest.json` to
     the evaluation unless one of its gates was not passed.
 
-    What killed attempts have left half uploaded there is ended.
+    What killed attempts have left half uploaded there is ended, and what an earlier result had more
+    of is deleted.
 
     Args:
         store: rooted at the namespace's root.
@@ -36,9 +38,19 @@ def hand_over(store: Store, config: RunConfig, manifest: StageManifest, scratch:
         copy = scratch / "copies" / name
         download_files(store, f"{prefix}/{output.path}", output.files, copy)
         upload_folder(store, f"{folder}/{name}", copy)
+        _clear(store, f"{folder}/{name}/", {file.path for file in output.files})
     judged = gates.read(manifest.summary)
     if judged is None or judged[0]:
         _move(store, f"{folder}/latest.json", _pointer(config, manifest))
+
+
+def _clear(store: Store, folder: str, kept: Set[str]) -> None:
+    """Deletes what an earlier result had more of: a reader of a folder would mix the two."""
+    stale = [
+        found.key for found in store.list(folder) if found.key.removeprefix(folder) not in kept
+    ]
+    for key in stale:
+        store.delete(key)
 
 
 def _pointer(config: RunConfig, manifest: StageManifest) -> bytes:

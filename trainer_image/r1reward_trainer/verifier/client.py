@@ -63,6 +63,7 @@ class VerifierClient:
         batch_size: samples a request.
         connections: requests in flight; each is a chance for another verifier pod.
         deadline_seconds: for one `score`, retries included. Must exceed three judge timeouts.
+        round_seconds: added for each further time that all `connections` send a batch.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class VerifierClient:
         batch_size: int = 64,
         connections: int = 8,
         deadline_seconds: float = 600.0,
+        round_seconds: float = 0.0,
     ) -> None:
         self._base = url.rstrip("/")
         self._url = self._base + "/v1/rewards"
         self._batch_size = batch_size
         self._connections = connections
         self._deadline_seconds = deadline_seconds
+        self._round_seconds = round_seconds
         self._headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
         self._trust = httpx.create_ssl_context()  # once: it reads all root certificates
         self._closed = False
@@ -149,9 +152,10 @@ class VerifierClient:
         ended.add_done_callback(lambda _: self._loop.stop())
 
     async def _score(self, samples: Sequence[Sample]) -> list[Reward]:
-        deadline = time.monotonic() + self._deadline_seconds
         size = self._batch_size
         batches = [list(samples[i : i + size]) for i in range(0, len(samples), size)]
+        further = max(0, -(-len(batches) // self._connections) - 1)
+        deadline = time.monotonic() + self._deadline_seconds + further * self._round_seconds
         slots = asyncio.Semaphore(self._connections)
         async with httpx.AsyncClient(
             headers=self._headers,
@@ -184,9 +188,7 @@ class VerifierClient:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             wait = pause * (0.5 + random.random() / 2)
             if time.monotonic() + wait >= deadline:
-                raise VerifierUnavailable(
-                    f"{self._url} gave no rewards in {self._deadline_seconds:.0f} s: {why}"
-                )
+                raise VerifierUnavailable(f"{self._url} gave no rewards in time: {why}")
             logger.warning("verifier: %s; trying again in %.1f s", why, wait)
             await asyncio.sleep(wait)
 
