@@ -7,7 +7,8 @@ within a bound of time. What a failure means is decided here, once:
     401, 403            the API key is refused: final, the user must act
     404, 405            wrong URL or model: final
     other 4xx           this question is refused (such as by a content filter)
-    408, 429, 5xx, none tried again; when nothing at all is answered any more, infrastructure
+    408, 429, 5xx, none tried again; in the end this question is refused if another is answered
+                        meanwhile or a plain one then, else it is infrastructure
     rubbish, too long   tried again likewise: a proxy's page, a cut or endless answer
 """
 
@@ -18,10 +19,13 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from io import BytesIO
 from typing import Any, Self
 
 import httpx
+from PIL import Image
 
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.job import Teacher
@@ -36,6 +40,10 @@ PATIENCE_SECONDS = 300.0
 """How long one question is tried again."""
 SHORTEST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
+PLAIN_TEXT = "Answer with one word: is this a question?"
+PLAIN_PIXELS = 64
+"""Of the sides of its image: every model takes as many."""
+PLAIN_TRIES = 3
 KINDS_SAID = 8
 """Kinds of faults that are logged, each once."""
 REFUSALS_BEFORE_GIVING_UP = 16
@@ -160,10 +168,9 @@ class TeacherClient:
             ConfigurationError: TeacherDenied, or nothing that was asked is accepted.
             InfrastructureError: TeacherUnavailable, after `patience` without any answer.
         """
-        body = chat_request(self._teacher, question)
         async with self._slots:
             try:
-                reply = await self._ask_patiently(body)
+                reply = await self._ask_patiently(question)
             except Refused as refusal:
                 self._refusals += 1
                 if await self._accepts_nothing():
@@ -185,7 +192,8 @@ class TeacherClient:
             return False
         return self._answers == 0
 
-    async def _ask_patiently(self, body: dict[str, Any]) -> Reply:
+    async def _ask_patiently(self, question: Question) -> Reply:
+        body = chat_request(self._teacher, question)
         begin = time.monotonic()
         tries = 0
         while True:
@@ -198,7 +206,7 @@ class TeacherClient:
                 pause = _backoff(tries) if fault.after is None else _asked_pause(fault.after)
                 tries += 1
                 if time.monotonic() + pause - begin > self._patience:
-                    raise self._give_up(begin, tries, fault) from fault
+                    raise await self._give_up(question, begin, tries, fault) from fault
                 self._say(fault)
                 await asyncio.sleep(pause)
 
@@ -209,15 +217,39 @@ class TeacherClient:
             self._said.add(kind)
             logger.warning("teacher: %s; tried again, and said only once", kind)
 
-    def _give_up(self, begin: float, tries: int, fault: _TryAgain) -> Exception:
-        if self._last_answer > begin:  # others were answered meanwhile: it is this question
-            return Refused(f"{fault} {tries} times", tries)
+    async def _give_up(
+        self, question: Question, begin: float, tries: int, fault: _TryAgain
+    ) -> Exception:
+        asked_to_wait = fault.after is not None  # which a service does for itself
+        if self._last_answer > begin or (not asked_to_wait and await self._answers_plain(question)):
+            return Refused(f"{fault} {tries} times", tries)  # it is this question
         return InfrastructureError(
             Reason.TEACHER_UNAVAILABLE,
             f"annotate.teacher at {self._url} has not answered for {self._patience:.0f} s "
             f"({tries} tries, last: {fault}); check the service and "
             "annotate.teacher.maxConcurrency",
         )
+
+    async def _answers_plain(self, question: Question) -> bool:
+        """Whether a question of the same shape that nothing can be wrong with is answered.
+
+        Without it the last question of a run, with no other beside it, could never be given up.
+        It counts as no answer: 16 questions that are refused, and none answered, end the run.
+        """
+        images = tuple(_plain_image() for _ in question.images[:1])
+        plain = replace(question, text=PLAIN_TEXT, images=images)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._teacher.timeout_seconds):
+                for tries in range(PLAIN_TRIES):
+                    try:
+                        await self._ask_once(chat_request(self._teacher, plain))
+                    except Refused:
+                        return False
+                    except _TryAgain:
+                        await asyncio.sleep(_backoff(tries))
+                    else:
+                        return True
+        return False
 
     async def _ask_once(self, body: dict[str, Any]) -> str:
         try:
@@ -280,6 +312,13 @@ def chat_request(teacher: Teacher, question: Question) -> dict[str, Any]:
         "temperature": question.temperature,
         "seed": question.seed,
     }
+
+
+def _plain_image() -> bytes:
+    """A small white PNG."""
+    file = BytesIO()
+    Image.new("RGB", (PLAIN_PIXELS, PLAIN_PIXELS), "white").save(file, "PNG")
+    return file.getvalue()
 
 
 def data_url(image: bytes) -> str:

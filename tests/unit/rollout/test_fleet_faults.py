@@ -157,6 +157,29 @@ def test_one_server_that_refuses_the_weights_leaves_the_work_to_the_others(site:
     eventually(lambda: ready(fleet) == {good.address: "1-2-c", refusing.address: "1-2-c"})
 
 
+def test_weights_that_every_server_refuses_for_a_while_are_offered_again_with_new_urls(
+    site: Site,
+) -> None:
+    signed: list[str] = []
+
+    def sign(key: str) -> str:
+        signed.append(f"http://store/{key}?signature={len(signed)}")
+        return signed[-1]
+
+    servers = [site.server(number) for number in (1, 2)]
+    fleet = site.fleet(sign, refusal_timeout=20.0)
+    fleet.set_weights(weights("1-0-a"))
+    for server in servers:
+        server.refuses = {"1-1-b": "DownloadError: …/1-1-b answered HTTP 403"}
+    signed.clear()
+    update = in_background(lambda: fleet.set_weights(weights("1-1-b")))
+    eventually(lambda: len(signed) > len(servers))
+    for server in servers:
+        server.refuses = {}
+    assert set(update.result(20)) == {server.address for server in servers}
+    assert answered(fleet.generate(prompts(4))) == (ids(4), {"1-1-b"})
+
+
 @pytest.mark.parametrize(
     ("reasons", "raised", "failure", "reason"),
     [

@@ -19,6 +19,7 @@ from r1reward_trainer.teacher import (
     Question,
     Refused,
     TeacherClient,
+    chat_request,
 )
 from r1reward_trainer.teacher import Reply as Said
 from tests.unit.teacher.faulty_teacher import FaultyTeacher, Reply, Rule, serve
@@ -321,6 +322,19 @@ def test_one_question_that_always_fails_does_not_end_the_work() -> None:
         error, answered = asyncio.run(work())
     assert isinstance(error, Refused)
     assert answered > 1
+
+
+def test_a_question_that_always_fails_is_given_up_with_no_other_beside_it() -> None:
+    def rule(number: int, body: dict[str, Any]) -> Reply:
+        return Reply(status=500) if body["messages"] == poison["messages"] else GOOD
+
+    poison = chat_request(
+        Teacher.model_validate({"baseUrl": "http://teacher/v1", "model": "gpt"}), QUESTION
+    )
+    (answer,), service = ask(rule, patience=0.5)
+    assert isinstance(answer, Refused)
+    plain = service.requests[-1]["messages"][0]["content"]
+    assert [part["type"] for part in plain] == ["image_url", "text"]
 
 
 def test_no_more_requests_are_in_flight_than_allowed() -> None:

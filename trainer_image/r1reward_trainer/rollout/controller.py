@@ -130,7 +130,7 @@ class FleetController:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._options.no_server_timeout
         async with self._one_update:
-            failures = 0
+            failures, refused_until = 0, None
             while True:
                 servers = await self._first_servers(deadline)
                 try:
@@ -140,6 +140,13 @@ class FleetController:
                         return await self._update_all(servers, weights)
                 except _AllLost:
                     if loop.time() > deadline:
+                        raise
+                except WeightsMisfit:
+                    raise
+                except WeightUpdateFailed:
+                    # as of a store that was away, or URLs whose credentials ended: signed anew
+                    refused_until = refused_until or loop.time() + self._options.refusal_timeout
+                    if loop.time() > min(deadline, refused_until):
                         raise
                 finally:
                     self._look_again()

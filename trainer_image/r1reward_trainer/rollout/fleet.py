@@ -60,8 +60,9 @@ class RolloutFleet:
         The servers fetch and verify while they still answer; then each swaps, when no
         :meth:`generate` of this fleet is under way. Waits up to ``no_server_timeout`` for a
         server that stays. Servers that are not reachable now get the weights when they come
-        (back), before any prompt. Raises :class:`NoHealthyServer` when there is no server, and
-        :class:`WeightUpdateFailed` when no server took them: the weights set before stay.
+        (back), before any prompt. Raises :class:`NoHealthyServer` when there is no server,
+        :class:`WeightUpdateFailed` when no server took them for ``refusal_timeout``, and
+        :class:`WeightsMisfit` at once: the weights set before stay.
         """
         return self._run(self._controller.set_weights(weights))
 
