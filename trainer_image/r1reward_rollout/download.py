@@ -27,10 +27,15 @@ _SOCKET_TIMEOUT = 30.0
 _ATTEMPTS = 5
 _FIRST_BACKOFF = 0.2
 _RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_UNSIGNED_STATUS = frozenset({401, 403})
 
 
 class DownloadError(RuntimeError):
     """A file could not be had as promised; the message names it without its signature."""
+
+
+class NotServed(DownloadError):
+    """The store was away, or did not take the signature: a URL signed anew may be answered."""
 
 
 class _Transient(Exception):
@@ -91,7 +96,11 @@ def _fetch_once(
             if response.length:
                 raise _Transient(f"{file.location}: {response.length} bytes did not come")
     except urllib.error.HTTPError as error:
-        kind = _Transient if error.code in _RETRIED_STATUS else DownloadError
+        kind = DownloadError
+        if error.code in _RETRIED_STATUS:
+            kind = _Transient
+        elif error.code in _UNSIGNED_STATUS:
+            kind = NotServed
         raise kind(f"{file.location} answered HTTP {error.code}") from None
     except OSError as error:  # includes URLError, timeouts and resets
         raise _Transient(f"{file.location}: {type(error).__name__}: {error}") from None
@@ -118,7 +127,8 @@ def fetch(
     """Make sure that the verified file is in the folder; ``deadline`` is by time.monotonic().
 
     Connection errors and 5xx are retried with backoff; a wrong size or checksum is not, as the
-    store would only say the same again. Raises :class:`DownloadError`.
+    store would only say the same again. Raises :class:`DownloadError`, :class:`NotServed` where
+    it may say something else in a while.
     """
     path = path_of(file, folder)
     if path.is_file() and path.stat().st_size == file.bytes and _sha256(path) == file.sha256:
@@ -133,7 +143,7 @@ def fetch(
             except _Transient as error:
                 pause = _FIRST_BACKOFF * 2**attempt * random.uniform(0.5, 1.0)
                 if attempt + 1 == _ATTEMPTS or time.monotonic() + pause > deadline or cancelled():
-                    raise DownloadError(f"{error} (attempt {attempt + 1})") from None
+                    raise NotServed(f"{error} (attempt {attempt + 1})") from None
                 logger.warning("retrying: %s", error)
                 time.sleep(pause)
         raise AssertionError("unreachable: the last attempt returns or raises")

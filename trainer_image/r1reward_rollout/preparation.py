@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from r1reward_rollout.download import cache_folder, fetch, opener, prune, require_space
+from r1reward_rollout.download import NotServed, cache_folder, fetch, opener, prune, require_space
 from r1reward_rollout.served import ServedModel, WrongWeights, read_headers
 from r1reward_rollout.update_info import UpdateInfo
 
@@ -35,6 +35,7 @@ class Preparation:
         self.paths: tuple[Path, ...] = ()
         self.error: str | None = None
         self.misfit = False
+        self.not_served = False
         self.seconds = 0.0
         self._folder = folder
         self._served = served
@@ -61,12 +62,16 @@ class Preparation:
         return "failed" if self.error is not None else "ready"
 
     def status(self) -> dict[str, str | float | bool | None]:
-        """The JSON form that a client polls; `misfit`: they are of another model."""
+        """The JSON form that a client polls.
+
+        `misfit`: they are of another model; `notServed`: the store may serve them in a while.
+        """
         return {
             "key": self.info.key,
             "state": self.state,
             "error": self.error,
             "misfit": self.misfit,
+            "notServed": self.not_served,
             "seconds": round(self.seconds, 3),
         }
 
@@ -92,6 +97,7 @@ class Preparation:
             self.paths = paths
         except Exception as error:  # whatever it was, the thread's only report is this text
             self.misfit = isinstance(error, WrongWeights)
+            self.not_served = isinstance(error, NotServed)
             self.error = f"{type(error).__name__}: {error}"
             logger.warning("weights %s refused: %s", self.info.version, self.error)
         finally:

@@ -23,5 +23,5 @@ class WeightPreparation:
         )
 
     def r1_prepare_status(self, key: str) -> dict[str, Any]:
-        """``{"key", "state": preparing|ready|failed|unknown, "error", "misfit", "seconds"}``."""
+        """What `Preparation.status` says, or state ``unknown``."""
         return self.weight_transfer_engine.preparer.status(key)

@@ -53,7 +53,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 prepare_timeout=60.0,
                 control_timeout=60.0,
                 no_server_timeout=200.0,
-                refusal_timeout=2.0,
             ),
             token=TOKEN,
             presign=lambda key: storage.presign_get(key, 3600),

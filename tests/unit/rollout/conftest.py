@@ -58,7 +58,6 @@ class Site:
             "control_timeout": 5.0,
             "prepare_timeout": 5.0,
             "no_server_timeout": 10.0,
-            "refusal_timeout": 0.5,
             **options,
         }
         fleet = RolloutFleet(

@@ -70,6 +70,7 @@ class ProtocolServer:
     Attributes:
         refuses: versions that it does not prepare, with the reason.
         misfits: as `refuses`, because they are of another model.
+        unserved: as `refuses`, because the store does not serve them.
         broken: whether a path answers 500.
         observer: is told of every call.
         frozen: connections are accepted and nothing is answered, nor what it was just doing.
@@ -91,6 +92,7 @@ class ProtocolServer:
     version: str = BASE
     refuses: dict[str, str] = field(default_factory=dict)
     misfits: dict[str, str] = field(default_factory=dict)
+    unserved: dict[str, str] = field(default_factory=dict)
     broken: Callable[[str], bool] = lambda path: False
     observer: Callable[[str], None] = lambda path: None
     frozen: bool = False
@@ -249,8 +251,11 @@ class ProtocolServer:
     def _prepare(self, method: str, argument: str) -> dict[str, Any]:
         if method == "r1_prepare_weights":
             info = parse_update_info(json.loads(argument))
-            self._prepared[info.key] = self.misfits.get(info.version) or self.refuses.get(
-                info.version, "ready"
+            version = info.version
+            self._prepared[info.key] = (
+                self.misfits.get(version)
+                or self.unserved.get(version)
+                or self.refuses.get(version, "ready")
             )
             return {"key": info.key, "state": "preparing", "error": None}
         outcome = self._prepared[argument]
@@ -260,6 +265,7 @@ class ProtocolServer:
             "state": "failed" if failed else "ready",
             "error": outcome if failed else None,
             "misfit": outcome in self.misfits.values(),
+            "notServed": outcome in self.unserved.values(),
         }
 
     async def _generate(self, body: dict[str, Any]) -> tuple[int, Any]:

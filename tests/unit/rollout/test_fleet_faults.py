@@ -157,7 +157,7 @@ def test_one_server_that_refuses_the_weights_leaves_the_work_to_the_others(site:
     eventually(lambda: ready(fleet) == {good.address: "1-2-c", refusing.address: "1-2-c"})
 
 
-def test_weights_that_every_server_refuses_for_a_while_are_offered_again_with_new_urls(
+def test_weights_that_the_store_does_not_serve_for_a_while_are_offered_again_with_new_urls(
     site: Site,
 ) -> None:
     signed: list[str] = []
@@ -167,17 +167,27 @@ def test_weights_that_every_server_refuses_for_a_while_are_offered_again_with_ne
         return signed[-1]
 
     servers = [site.server(number) for number in (1, 2)]
-    fleet = site.fleet(sign, refusal_timeout=20.0)
+    fleet = site.fleet(sign)
     fleet.set_weights(weights("1-0-a"))
     for server in servers:
-        server.refuses = {"1-1-b": "DownloadError: …/1-1-b answered HTTP 403"}
+        server.unserved = {"1-1-b": "NotServed: …/1-1-b answered HTTP 403"}
     signed.clear()
     update = in_background(lambda: fleet.set_weights(weights("1-1-b")))
     eventually(lambda: len(signed) > len(servers))
     for server in servers:
-        server.refuses = {}
+        server.unserved = {}
     assert set(update.result(20)) == {server.address for server in servers}
     assert answered(fleet.generate(prompts(4))) == (ids(4), {"1-1-b"})
+
+
+def test_a_store_that_stays_away_is_given_up_in_time(site: Site) -> None:
+    site.server(1, unserved={"1-1-b": "NotServed: …/1-1-b answered HTTP 503"})
+    fleet = site.fleet(no_store_timeout=0.5)
+    fleet.set_weights(weights("1-0-a"))
+    with pytest.raises(InfrastructureError, match="HTTP 503") as caught, rollout_errors():
+        fleet.set_weights(weights("1-1-b"))
+    assert caught.value.reason == Reason.ROLLOUT_UNAVAILABLE
+    assert answered(fleet.generate(prompts(4))) == (ids(4), {"1-0-a"})
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from r1reward_trainer.rollout.types import (
     ServerLost,
     ServerUnavailable,
     StaleWeights,
+    WeightsNotServed,
     WeightVersion,
     WrongWeights,
 )
@@ -159,8 +160,8 @@ class RolloutClient:
     async def prepare(self, weights: WeightVersion, presign: Callable[[str], str]) -> float:
         """Let the server fetch and verify the weights while it serves; seconds it took.
 
-        Raises ServerUnavailable with the server's reason when it refuses them; WrongWeights when
-        they are of another model than it serves.
+        Raises ServerUnavailable with the server's reason when it refuses them: WrongWeights when
+        they are of another model than it serves, WeightsNotServed when it could not fetch them.
         """
         begin = time.monotonic()
         seconds = self._timeouts.prepare
@@ -174,7 +175,11 @@ class RolloutClient:
         refused = [rank for rank in status if rank["state"] != "ready"]
         if refused:
             reason = refused[0]["error"] or f"its preparation is {refused[0]['state']}"
-            kind = WrongWeights if refused[0].get("misfit") else ServerUnavailable
+            kind = ServerUnavailable
+            if refused[0].get("misfit"):
+                kind = WrongWeights
+            elif refused[0].get("notServed"):
+                kind = WeightsNotServed
             raise kind(f"{self.address} refuses {weights.version}: {reason}")
         return time.monotonic() - begin
 

@@ -30,6 +30,7 @@ from r1reward_trainer.rollout.types import (
     ServerStatus,
     UpdateTiming,
     WeightsMisfit,
+    WeightsNotServed,
     WeightUpdateFailed,
     WeightVersion,
     WrongWeights,
@@ -42,6 +43,10 @@ _LONGEST_UPDATE_PAUSE = 60.0
 
 class _AllLost(WeightUpdateFailed):
     """Every server went away while it was updated; none refused the weights."""
+
+
+class _NotServed(WeightUpdateFailed):
+    """No server took them, and one at least could not fetch them from the store."""
 
 
 class FleetController:
@@ -130,7 +135,7 @@ class FleetController:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._options.no_server_timeout
         async with self._one_update:
-            failures, refused_until = 0, None
+            failures, fetched_by = 0, None
             while True:
                 servers = await self._first_servers(deadline)
                 try:
@@ -141,12 +146,9 @@ class FleetController:
                 except _AllLost:
                     if loop.time() > deadline:
                         raise
-                except WeightsMisfit:
-                    raise
-                except WeightUpdateFailed:
-                    # as of a store that was away, or URLs whose credentials ended: signed anew
-                    refused_until = refused_until or loop.time() + self._options.refusal_timeout
-                    if loop.time() > min(deadline, refused_until):
+                except _NotServed:  # each try signs anew
+                    fetched_by = fetched_by or loop.time() + self._options.no_store_timeout
+                    if loop.time() > min(deadline, fetched_by):
                         raise
                 finally:
                     self._look_again()
@@ -223,6 +225,8 @@ class FleetController:
                 kind = _AllLost
             elif all(isinstance(result, WrongWeights) for result in results):
                 kind = WeightsMisfit
+            elif any(isinstance(result, WeightsNotServed) for result in results):
+                kind = _NotServed
             raise kind(f"no rollout server took weights {weights.version}: {self._reasons()}")
         return done
 

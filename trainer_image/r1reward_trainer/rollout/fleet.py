@@ -61,8 +61,8 @@ class RolloutFleet:
         :meth:`generate` of this fleet is under way. Waits up to ``no_server_timeout`` for a
         server that stays. Servers that are not reachable now get the weights when they come
         (back), before any prompt. Raises :class:`NoHealthyServer` when there is no server,
-        :class:`WeightUpdateFailed` when no server took them for ``refusal_timeout``, and
-        :class:`WeightsMisfit` at once: the weights set before stay.
+        and :class:`WeightUpdateFailed` when no server took them, or could fetch them for
+        ``no_store_timeout``: the weights set before stay.
         """
         return self._run(self._controller.set_weights(weights))
 

@@ -10,11 +10,10 @@ class FleetOptions:
 
     ``probe_timeout`` bounds what a live server answers at once: one that is silent for twice as
     long is given up with all that it had. ``no_server_timeout`` bounds how long work waits while
-    no server at all may have it, and ``refusal_timeout`` how long weights that every server refuses
-    are offered again: a store that the servers fetch from may be away. Where
-    ``first_in_flight_per_server`` is given, the prompts that a server may have at once are so many
-    in the beginning and then follow its waiting queue, up to ``max_in_flight_per_server``; else
-    they are always the latter.
+    no server at all may have it, and ``no_store_timeout`` how long weights are offered again that
+    no server could fetch, as the store was away. Where ``first_in_flight_per_server`` is given, the
+    prompts that a server may have at once are so many in the beginning and then follow its waiting
+    queue, up to ``max_in_flight_per_server``; else they are always the latter.
     """
 
     service: str  # headless Service name, or an address
@@ -29,4 +28,4 @@ class FleetOptions:
     prepare_timeout: float = 1800.0
     control_timeout: float = 300.0
     no_server_timeout: float = 900.0
-    refusal_timeout: float = 120.0
+    no_store_timeout: float = 120.0

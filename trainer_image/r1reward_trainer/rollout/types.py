@@ -149,6 +149,10 @@ class WrongWeights(ServerUnavailable):
     """The weights are of another model than the one that the server serves."""
 
 
+class WeightsNotServed(ServerUnavailable):
+    """The server could not fetch the weights: the store was away, or took no signature."""
+
+
 class RequestRefused(RolloutError):
     """A server refused a request as malformed; no other server would take it."""
 
