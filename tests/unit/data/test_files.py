@@ -87,9 +87,23 @@ def test_csv_is_read_by_its_header_with_the_line_of_each_record(tmp_path: Path) 
         (5, "not-csv"),
         (6, {"a": "6", "b": "7"}),
     ]
-    path.write_bytes(b"a\n\xff\xfe\n")
+
+
+def test_bytes_that_are_no_utf8_cost_one_record_of_csv_and_in_its_header_all(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"a,b\n1,caf\xe9\n2,caf\xc3\xa9\n")
+    assert read(path) == [(2, "not-csv"), (3, {"a": "2", "b": "café"})]
+    path.write_bytes("a,é\n1,2\n".encode("latin-1"))
     with pytest.raises(ConfigurationError, match="as CSV in UTF-8"):
         read(path)
+
+
+def test_an_empty_line_of_jsonl_may_be_a_lost_record_but_not_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"a": 1}\n\n \n{"a": 2}\n\n\n')
+    assert read(path) == [(1, {"a": 1}), (2, "not-json"), (3, "not-json"), (4, {"a": 2})]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ MAX_RECORD_BYTES = 256 * 2**20
 _CHUNK_BYTES = 2**20
 _BATCH_ROWS = 64
 _SHOWN_CHARACTERS = 300
+_BYTES_KEPT = "surrogateescape"
+"""Bytes that are not UTF-8 are read as what no UTF-8 holds, so that they cost one record."""
 _SPACE = re.compile(r"\s*")
 
 RecordOrFault = Record | BadRecord
@@ -80,23 +82,29 @@ def _parquet(path: Path, uri: str, columns: Sequence[str], required: Sequence[st
 
 
 def _jsonl(path: Path, uri: str) -> Numbered:
+    empty_from: int | None = None
     with path.open("rb") as file:
         for number in count(1):
             line = file.readline(MAX_RECORD_BYTES)
             if not line:
-                return
+                return  # empty lines at the end are none
             if len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n"):
                 raise ConfigurationError(
                     Reason.INVALID_DATA,
                     f"{uri} has a line of more than {MAX_RECORD_BYTES} bytes; "
                     "is it JSONL, with one object a line?",
                 )
+            if not line.strip():
+                empty_from = empty_from or number
+                continue
+            if empty_from is not None:  # a record may be lost there
+                fault = BadRecord(BadReason.NOT_JSON, "the line is empty")
+                yield from zip(range(empty_from, number), repeat(fault), strict=False)
+                empty_from = None
             yield number, _json_object(line)
 
 
 def _json_object(line: bytes) -> RecordOrFault:
-    if not line.strip():
-        return BadRecord(BadReason.NOT_JSON, "the line is empty")
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -176,7 +184,7 @@ def _json(path: Path, uri: str) -> Numbered:
 def _csv(path: Path, uri: str) -> Numbered:
     csv.field_size_limit(MAX_RECORD_BYTES)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors=_BYTES_KEPT) as file:
             reader = csv.reader(file, strict=True)
             header = _header(reader, uri)
             while True:
@@ -196,8 +204,8 @@ def _csv(path: Path, uri: str) -> Numbered:
                     continue
                 if cells:  # an empty line is none
                     yield reader.line_num, _named(header, cells)
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(uri, "CSV in UTF-8", error) from error
+    except OSError as error:
+        raise _unreadable(uri, "CSV", error) from error
 
 
 def _header(reader: Iterator[list[str]], uri: str) -> list[str]:
@@ -205,6 +213,9 @@ def _header(reader: Iterator[list[str]], uri: str) -> list[str]:
         header = next(reader, [])
     except csv.Error as error:
         raise _unreadable(uri, "CSV with a header", error) from error
+    if odd := [name for name in header if not _is_utf8(name)]:
+        error = ValueError(f"column {ascii(odd[0])[:_SHOWN_CHARACTERS]}")
+        raise _unreadable(uri, "CSV in UTF-8", error)
     if twice := [name for name in header if header.count(name) > 1]:
         raise ConfigurationError(
             Reason.INVALID_DATA,
@@ -217,7 +228,18 @@ def _header(reader: Iterator[list[str]], uri: str) -> list[str]:
 def _named(header: Sequence[str], cells: Sequence[str]) -> RecordOrFault:
     if len(cells) > len(header):
         return BadRecord(BadReason.NOT_CSV, "the line has more cells than the header")
+    for name, cell in zip(header, cells, strict=False):
+        if not _is_utf8(cell):
+            return BadRecord(BadReason.NOT_CSV, f"{name} is not UTF-8")
     return {name: cell for name, cell in zip(header, cells, strict=False) if cell != ""}
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unreadable(uri: str, kind: str, error: Exception) -> ConfigurationError:
