@@ -187,9 +187,10 @@ class Services:
             raise ValueError("begin_scoring comes first")
         return unless_stopped(self._scoring, self._stop)
 
-    def delete_weights(self, attempts: Iterable[int]) -> None:
-        """Removes what these attempts published for their servers; the stage's output stays."""
-        for attempt in attempts:
+    def delete_earlier_weights(self) -> None:
+        """Removes what earlier attempts published for their servers; this one's go with its
+        result."""
+        for attempt in range(1, self._config.attempt):
             prefix = f"{self._config.run_prefix}/attempt-{attempt}/{ROLLOUT_WEIGHTS}"
             with suppress(StageError):
                 self._store.delete_prefix(prefix)

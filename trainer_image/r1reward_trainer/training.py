@@ -28,13 +28,7 @@ from r1reward_trainer.images import InvalidImage
 from r1reward_trainer.outcome import ConfigurationError, Interrupted, Outcome, ProgramError
 from r1reward_trainer.render import Prompt, PromptTooLong, Renderer
 from r1reward_trainer.storage.checkpoint import Checkpoints
-from r1reward_trainer.storage.outputs import (
-    begin,
-    delete_unpublished,
-    fetch_input,
-    publish,
-    upload_output,
-)
+from r1reward_trainer.storage.outputs import begin, fetch_input, publish, upload_output
 
 T = TypeVar("T")
 
@@ -252,8 +246,6 @@ class Run:
     def finish(self, step: int, base: Path, summary: Mapping[str, str]) -> Outcome:
         """Uploads weights and metrics, and publishes the stage's manifest.
 
-        What attempts that were killed in here had uploaded is deleted.
-
         Args:
             step: steps done.
             base: folder of the starting model, whose configuration and processor are kept.
@@ -284,7 +276,6 @@ class Run:
                 "metrics": upload_output(context.store, config, "metrics", metrics),
             }
             manifest, adopted = publish(context.store, config, outputs, dict(summary))
-            delete_unpublished(context.store, config, manifest, outputs)
             return Outcome(manifest, cache_hit=adopted, step=step)
 
         return self._peers.leader(upload)

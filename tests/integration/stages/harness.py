@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from r1reward_api.constants import Stage
 from r1reward_api.keys import planned_key
@@ -21,6 +21,15 @@ from r1reward_trainer.progress import ProgressReporter
 from r1reward_trainer.storage.s3 import Store
 
 SERVING = ModelServing(dtype="float32", max_model_length=128)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no handler runs."""
+
+
+def die(*_: object) -> NoReturn:
+    """In place of what the process does not come to."""
+    raise Killed
 
 
 @dataclass
@@ -85,6 +94,12 @@ class Workplace:
             serving=SERVING,
             inputs=inputs,
         )
+
+    def left(self, manifest: StageManifest) -> set[str]:
+        """What lies in the folders of this job's attempts at a stage: `attempt-<n>/<name>`."""
+        run = f"stages/{manifest.stage}/{manifest.key}/runs/{self.uid}/"
+        found = (o.key.removeprefix(run) for o in self.store.list(f"{run}attempt-"))
+        return {"/".join(key.split("/")[:2]) for key in found}
 
     def context(self, stage: Stage, stop: threading.Event | None = None) -> StageContext:
         """A context with an empty scratch folder."""

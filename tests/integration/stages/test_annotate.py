@@ -31,7 +31,7 @@ from tests.digits.rows import TEMPLATE, preference_rows
 from tests.digits.service import MODEL
 from tests.digits.teacher import DigitsTeacher, read_prompt
 from tests.faulty_way import Request, faulty_way
-from tests.integration.stages.harness import Workplace
+from tests.integration.stages.harness import Killed, Workplace, die
 from tests.unit.teacher.faulty_teacher import FaultyTeacher, Reply, serve
 
 ROWS = preference_rows()[:160]
@@ -204,6 +204,28 @@ def test_an_annotation_that_is_killed_asks_again_at_most_what_was_in_flight(
 
     other = Workplace(workplace.environ, workplace.folder, workplace.root)
     assert run(other, other.config(spec, Stage.ANNOTATE, prepared)).cache_hit
+
+
+def test_what_was_uploaded_before_a_kill_goes_and_the_answers_it_was_made_of_stay(
+    workplace: Workplace,
+    prepared: dict[Stage, StageManifest],
+    teacher: DigitsTeacher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving(teacher) as service:
+        spec = spec_of(workplace, service.url, maxRows=20)
+        first = workplace.config(spec, Stage.ANNOTATE, prepared)
+        with monkeypatch.context() as patch:
+            patch.setattr(annotate, "publish", die)
+            with pytest.raises(Killed):
+                run(workplace, first)
+        questions = len(service.requests)
+        second = workplace.config(spec, Stage.ANNOTATE, prepared, attempt=2)
+        manifest = run(workplace, second).manifest
+        assert len(service.requests) == questions
+    assert manifest.summary["teacherAnswers"] == str(questions)
+    assert workplace.left(manifest) == {"attempt-2/sft", "attempt-2/rl"}
+    assert list(workplace.store.list(f"{first.run_prefix}/journal/")), "they are paid for"
 
 
 def copy_of(

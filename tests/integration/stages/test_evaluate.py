@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +29,12 @@ from r1reward_trainer.data.rows import Row, write_rows
 from r1reward_trainer.evaluation import session
 from r1reward_trainer.evaluation.judging import vote_seed
 from r1reward_trainer.evaluation.predictions import GREEDY, ORDERS
-from r1reward_trainer.outcome import ConfigurationError, Interrupted, Outcome
+from r1reward_trainer.outcome import (
+    ConfigurationError,
+    InfrastructureError,
+    Interrupted,
+    Outcome,
+)
 from r1reward_trainer.render import Renderer
 from r1reward_trainer.stages import evaluate, prepare
 from r1reward_trainer.storage.outputs import find, publish, upload_output
@@ -36,7 +42,7 @@ from tests.digits.model import build_model
 from tests.digits.rows import TEMPLATE, preference_rows
 from tests.faulty_way import Fault, Request, faulty_way
 from tests.integration.stages.digits_server import DigitsServer
-from tests.integration.stages.harness import Workplace
+from tests.integration.stages.harness import Killed, Workplace, die
 from tests.unit.rollout.protocol_server import TOKEN, event_loop
 
 ROWS = preference_rows()[:80]
@@ -193,6 +199,29 @@ def test_latest_moves_to_a_result_only_when_its_gates_are_passed(chain: Chain):
     assert report["gates"][0]["failure"] == "OrderAgreement 0.000 is below 0.5"
 
 
+@pytest.mark.parametrize("starting", [prepare, evaluate])
+def test_a_straggler_of_a_deleted_job_moves_nothing_once_a_pod_of_the_next_has_started(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, starting: ModuleType
+):
+    """The next job of the name ends early here: that it has started must be enough."""
+    before, uid = chain.workplace.uid, "next-of-the-name"
+
+    def overtake(*_: object) -> None:
+        chain.workplace.uid = uid
+        stage = Stage.PREPARE if starting is prepare else Stage.EVALUATE
+        with monkeypatch.context() as patch:
+            patch.setattr(starting, "begin", die)
+            with pytest.raises(Killed):
+                starting.run(chain.config(stage=stage), chain.workplace.context(stage))
+        chain.workplace.uid = before
+
+    monkeypatch.setattr(evaluate.Journal, "clear", overtake)
+    with pytest.raises(InfrastructureError, match=r"jobs/job/claim\.json was written by another"):
+        chain.run()
+    keys = {found.key for found in chain.workplace.store.list("jobs/job/")}
+    assert {key for key in keys if "/logs/" not in key} == {"jobs/job/claim.json"}
+
+
 def test_an_evaluation_that_prepare_finds_computed_lies_under_the_new_jobs_name(chain: Chain):
     manifest = chain.run().manifest
     chain.workplace.uid = "another-job"
@@ -235,6 +264,28 @@ def test_what_a_killed_attempt_had_answered_is_not_asked_again(chain: Chain):
     assert {v.partition("-")[0] for v in chain.server.answered} == {"rl"}
     assert again.summary == whole.summary
     assert again.attempt == 2
+
+
+def test_what_was_uploaded_before_a_kill_goes_and_no_prompt_is_asked_again(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "publish", die)
+        with pytest.raises(Killed):
+            chain.run()
+    chain.server.answered.clear()
+    with monkeypatch.context() as patch:  # killed again, as the result is there
+        patch.setattr(evaluate.Journal, "clear", die)
+        with pytest.raises(Killed):
+            chain.run(attempt=2)
+    assert chain.server.answered == []
+    manifest = chain.run(attempt=3).manifest
+    assert manifest.attempt == 2
+    assert chain.workplace.left(manifest) == {"attempt-2/predictions", "attempt-2/report"}
+    assert not list(chain.workplace.store.list(f"{chain.config().run_prefix}/journal/"))
+    assert chain.read(manifest, "report", "report.html") == chain.workplace.store.get(
+        "jobs/job/report/report.html"
+    )
 
 
 def test_all_votes_are_asked_for_where_early_stopping_is_off(chain: Chain):

@@ -12,12 +12,13 @@ from PIL import Image
 from r1reward_api.constants import Stage
 from r1reward_api.keys import planned_key
 from r1reward_api.reasons import Reason
+from r1reward_api.wire.manifest import StageManifest
 from r1reward_trainer.codedigest import code_digests
 from r1reward_trainer.data.rows import Row, open_annotated, open_rows, open_set, write_rows
 from r1reward_trainer.outcome import ConfigurationError, Interrupted
 from r1reward_trainer.stages import prepare
 from r1reward_trainer.storage.outputs import find, publish, upload_output
-from tests.integration.stages.harness import SERVING, Workplace
+from tests.integration.stages.harness import SERVING, Killed, Workplace, die
 from tests.integration.stages.preparing import ROWS, output, put_jsonl, record, run
 
 
@@ -65,6 +66,21 @@ def test_an_equal_job_of_the_namespace_is_a_cache_hit_and_changed_data_is_not(
     third = run(other, spec)
     assert not third.cache_hit
     assert third.manifest.outputs["model"].digest == first.manifest.outputs["model"].digest
+
+
+def test_what_was_uploaded_by_an_attempt_that_was_killed_before_it_published_goes(
+    workplace: Workplace, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attempt(number: int) -> StageManifest:
+        config = workplace.config(spec, Stage.PREPARE, attempt=number)
+        return prepare.run(config, workplace.context(Stage.PREPARE)).manifest
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "publish", die)
+        with pytest.raises(Killed):
+            attempt(1)
+    manifest = attempt(2)
+    assert workplace.left(manifest) == {f"attempt-2/{name}" for name in manifest.outputs}
 
 
 def test_later_stages_that_are_already_computed_are_found(

@@ -34,8 +34,10 @@ Spec = dict[str, Any]
 
 
 def left(workplace: Workplace) -> list[str]:
-    """Last parts of the keys that the job has left in the namespace's storage."""
+    """Last parts of the keys that the job has left in the namespace's storage, but for its claim
+    of its name."""
     keys = [found.key for found in workplace.store.list("")]
+    keys.remove("jobs/job/claim.json")
     own = f"/runs/{workplace.uid}/attempt-1/"
     assert all(own in key for key in keys), "only below the job's own UID"
     return [key.split(own)[1] for key in keys]

@@ -9,7 +9,7 @@ from r1reward_api.reasons import Reason
 from r1reward_api.wire.manifest import tree_digest
 from r1reward_api.wire.runconfig import InputRef, JobIdentity, RunConfig
 from r1reward_trainer.outcome import ConfigurationError
-from r1reward_trainer.storage.outputs import fetch_input, find, publish, upload_output
+from r1reward_trainer.storage.outputs import begin, fetch_input, find, publish, upload_output
 from r1reward_trainer.storage.s3 import Store
 
 SPEC = {
@@ -75,6 +75,76 @@ def test_the_second_to_publish_adopts_the_first(store: Store, folder: Path):
     later = {"model": upload_output(store, second, "model", folder)}
     assert publish(store, second, later, {"rows": "4"}) == (published, True)
     assert find(store, Stage.PREPARE, KEY) == published
+
+
+def left(store: Store) -> set[str]:
+    """Folders with something in them, of all runs: `<uid>/attempt-<n>/<name>` and so on."""
+    keys = [found.key for found in store.list("stages/")]
+    return {"/".join(key.split("/runs/")[1].split("/")[:3]) for key in keys if "/runs/" in key}
+
+
+def killed_attempts(store: Store, folder: Path) -> set[str]:
+    """What a run's first two attempts leave that were killed: what nobody wants once there is a
+    result, and what somebody still wants, which is returned."""
+    for attempt in (1, 2):
+        config = run_config("rl", "uid", attempt)
+        upload_output(store, config, "weights", folder)
+        store.put(f"{config.attempt_prefix}/rollout-weights/{attempt}-3/x.safetensors", b"x")
+    wanted = {
+        "uid/journal/shard-0": f"{run_config('rl', 'uid').run_prefix}/journal/shard-0/a.jsonl",
+        "uid/checkpoints/latest.json": f"{config.run_prefix}/checkpoints/latest.json",
+        "uid/checkpoints/attempt-1": f"{config.run_prefix}/checkpoints/attempt-1/step-1/x",
+        "uid/attempt-4/weights": f"{config.run_prefix}/attempt-4/weights/of-a-later-attempt",
+        "other/attempt-1/weights": f"{run_config('rl', 'other').attempt_prefix}/weights/x",
+    }
+    for key in wanted.values():
+        store.put(key, b"wanted")
+    return set(wanted)
+
+
+def test_with_the_result_goes_what_killed_attempts_had_uploaded_and_nothing_else(
+    store: Store, folder: Path
+):
+    wanted = killed_attempts(store, folder)
+    config = run_config("rl", "uid", attempt=3)
+    assert begin(store, config) is None
+    assert {"uid/attempt-1/weights", "uid/attempt-2/weights"} < left(store), "may be published yet"
+
+    store.put(f"{config.attempt_prefix}/rollout-weights/3-3/x.safetensors", b"x")
+    publish(store, config, {"weights": upload_output(store, config, "weights", folder)}, {})
+    assert left(store) == {*wanted, "uid/attempt-3/weights"}
+
+
+def test_what_an_attempt_left_that_was_killed_as_it_published_goes_with_the_next(
+    store: Store, folder: Path
+):
+    config = run_config("rl", "uid", attempt=2)
+    manifest, _ = publish(
+        store, config, {"weights": upload_output(store, config, "weights", folder)}, {}
+    )
+    wanted = killed_attempts(store, folder)
+    assert begin(store, run_config("rl", "uid", attempt=3)) == manifest
+    assert left(store) == {*wanted, "uid/attempt-2/weights"}
+
+
+def test_who_was_not_the_first_to_publish_leaves_nothing_and_the_result_stays(
+    store: Store, folder: Path, tmp_path: Path
+):
+    first, second = run_config("prepare", "one"), run_config("prepare", "two")
+    output = upload_output(store, first, "model", folder)
+    publish(store, first, {"model": output}, {})
+    publish(store, second, {"model": upload_output(store, second, "model", folder)}, {})
+    assert left(store) == {"one/attempt-1/model"}
+    fetch_input(store, reader(output.digest), "model", tmp_path / "dest")
+
+
+def test_the_result_of_ones_own_earlier_attempt_is_no_cache_hit(store: Store, folder: Path):
+    first, second = (run_config("prepare", "uid", attempt) for attempt in (1, 2))
+    output = upload_output(store, second, "model", folder)
+    published, _ = publish(
+        store, first, {"model": upload_output(store, first, "model", folder)}, {}
+    )
+    assert publish(store, second, {"model": output}, {}) == (published, False)
 
 
 @pytest.mark.parametrize("damage", ["other content", "absent", "other digest", "no output"])

@@ -13,7 +13,7 @@ from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError, InfrastructureError
 from r1reward_trainer.storage import multipart
 from r1reward_trainer.storage import s3 as storage
-from r1reward_trainer.storage.handover import hand_over
+from r1reward_trainer.storage.handover import Handover
 from r1reward_trainer.storage.outputs import begin, publish, upload_output
 from r1reward_trainer.storage.patience import Patience
 from r1reward_trainer.storage.s3 import Stopped, Store
@@ -161,7 +161,7 @@ def test_what_was_left_half_handed_over_goes_with_the_next_hand_over(
     beside = [f"jobs/{config.job.name}/logs/a.log", "jobs/other/predictions/official/a.jsonl"]
     for stored in (earlier, *beside):
         store.put(stored, b"{}")
-    hand_over(store, config, manifest, tmp_path / "scratch")
+    Handover(store, config).put(manifest, tmp_path / "scratch")
     assert store.head(earlier) is None, "two results would be read as one"
     assert all(store.head(stored) for stored in beside)
     assert unfinished_uploads(s3, root) == []

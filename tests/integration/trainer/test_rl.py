@@ -153,6 +153,18 @@ def test_only_outputs_and_the_last_checkpoint_are_left(place: Place, outcome: Ou
     assert find(place.store, Stage.RL, config.key or "") == outcome.manifest
 
 
+def test_weights_of_an_attempt_that_was_killed_as_it_published_go_with_the_next(
+    place: Place, services: Mapping[str, Any], outcome: Outcome
+):
+    config = place.config(Stage.RL, SECTION, uid=JOB_UID, services=services, attempt=3)
+    for attempt, step in ((1, 1), (2, 1), (2, 2)):
+        folder = f"{config.run_prefix}/attempt-{attempt}/rollout-weights"
+        place.store.put(f"{folder}/{attempt}-{step}/0.safetensors", b"handed over")
+    assert rl.run(config, place.context(config)).manifest == outcome.manifest
+    left = {o.key.split("/")[-2] for o in place.store.list(f"{config.run_prefix}/attempt-")}
+    assert left == {"weights", "metrics"}
+
+
 def test_two_sharded_processes_hand_over_whole_weights(
     place: Place, services: Mapping[str, Any], outcome: Outcome, tmp_path: Path
 ):

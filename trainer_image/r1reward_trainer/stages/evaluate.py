@@ -40,7 +40,7 @@ from r1reward_trainer.logs.services import service_logs
 from r1reward_trainer.method.sampler import order
 from r1reward_trainer.outcome import ConfigurationError, Outcome
 from r1reward_trainer.rollout import FleetOptions, RolloutFleet
-from r1reward_trainer.storage.handover import hand_over
+from r1reward_trainer.storage.handover import Handover
 from r1reward_trainer.storage.outputs import (
     begin,
     fetch_input,
@@ -68,15 +68,16 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
         Interrupted: after SIGTERM; finished chunks are in the journal.
     """
     store = context.store
-    done = begin(store, config)
-    if done is None:
-        done = _evaluate(config, context)
-    hand_over(store, config, done, context.scratch)
+    handover = Handover(store, config)
+    journal = Journal(store, f"{config.run_prefix}/journal")
+    done = begin(store, config) or _evaluate(config, context, journal)
+    journal.clear()  # nobody resumes from it any more
+    handover.put(done, context.scratch)
     judgements = done.outputs["predictions"].rows
     return Outcome(done, cache_hit=done.created_by != config.job.uid, step=judgements)
 
 
-def _evaluate(config: RunConfig, context: StageContext) -> StageManifest:
+def _evaluate(config: RunConfig, context: StageContext, journal: Journal) -> StageManifest:
     store, spec, scratch = context.store, config.spec.evaluate, context.scratch
     context.progress.update(message="reading held-out rows")
     sets = _sets(config, store, scratch)
@@ -91,7 +92,6 @@ def _evaluate(config: RunConfig, context: StageContext) -> StageManifest:
 
     judged = scratch / "judged" / "judged.parquet"
     predictions = scratch / "predictions" / "predictions.parquet"
-    journal = Journal(store, f"{config.run_prefix}/journal")
     with _fleet(config, context) as fleet, service_logs(store, config, {Role.ROLLOUT: fleet.logs}):
         judge_all(context, models, sets, rules, fleet, journal, judged)
 
@@ -121,7 +121,6 @@ def _evaluate(config: RunConfig, context: StageContext) -> StageManifest:
         "report": upload_output(store, config, "report", scratch / "report"),
     }
     manifest, _ = publish(store, config, outputs, evaluation_figures.summary(figures))
-    journal.clear()
     return manifest
 
 

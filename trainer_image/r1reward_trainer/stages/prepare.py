@@ -42,7 +42,7 @@ from r1reward_trainer.data.sources import OpenStore, Source, find_source, source
 from r1reward_trainer.data.split import ImageHash, held_out_rows
 from r1reward_trainer.data.tokens import token_counter
 from r1reward_trainer.outcome import ConfigurationError, Outcome, brief_outputs, run_of
-from r1reward_trainer.storage.handover import hand_over
+from r1reward_trainer.storage.handover import Handover
 from r1reward_trainer.storage.outputs import begin, find, publish, upload_output
 from r1reward_trainer.storage.s3 import Store
 
@@ -62,6 +62,7 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     spec, store = config.spec, context.store
     context.progress.update(message="checking storage")
     store.check_access()
+    handover = Handover(store, config)  # at once: what still runs of an earlier job is fenced off
     check_lengths(spec, config.serving.max_model_length)
 
     context.progress.update(message="resolving model and data")
@@ -84,7 +85,7 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     cached = look_ahead(config, store, manifest, code)
     for stage in cached:
         if stage.stage is Stage.EVALUATE and (evaluated := find(store, stage.stage, stage.key)):
-            hand_over(store, config, evaluated, context.scratch)  # no evaluate pod will
+            handover.put(evaluated, context.scratch)  # no evaluate pod will
     return Outcome(manifest, cache_hit=cache_hit, code=code, cached=cached)
 
 

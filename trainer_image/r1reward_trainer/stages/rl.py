@@ -106,7 +106,7 @@ def _train(config: RunConfig, context: StageContext, group: Peers) -> Outcome:
             stack.enter_context(services)
         prefetcher = Prefetcher(step_input, start, total)
         stack.callback(prefetcher.close)
-        group.leader(services.delete_weights, range(1, config.attempt))
+        group.leader(services.delete_earlier_weights)
 
         for step in range(start, total):
             clock = Clock()
@@ -185,9 +185,7 @@ def _train(config: RunConfig, context: StageContext, group: Peers) -> Outcome:
         if (reward := metrics_journal.last("reward/mean")) is not None:
             summary["rlReward"] = f"{reward:.4f}"
             summary["rlJudgeErrors"] = f"{metrics_journal.total('judge/errors'):.0f}"
-        outcome = training.finish(total, inputs.model, summary)
-        group.leader(services.delete_weights, [config.attempt])
-    return outcome
+        return training.finish(total, inputs.model, summary)
 
 
 def _checked(config: RunConfig) -> RlSpec:

@@ -115,23 +115,21 @@ def publish(
     config: RunConfig,
     outputs: dict[str, Output],
     summary: dict[str, str],
-    key: str | None = None,
 ) -> tuple[StageManifest, bool]:
     """Makes the outputs the stage's result, unless somebody was first.
 
+    What this run's attempts have uploaded for nothing is deleted.
+
     Args:
         store: rooted at `config.root`.
-        config: of the run.
+        config: of the run; its key must be known.
         outputs: uploaded before.
         summary: figures for the job's status.
-        key: the stage's key, where the configuration does not have it (prepare).
 
     Returns:
-        The manifest in force, and True when it is another run's, which is adopted.
+        The manifest in force, and True when it is another job's, which is adopted.
     """
-    key = key or config.key
-    if key is None:
-        raise ValueError(f"the key of stage {config.stage} is not known")
+    key = _key_of(config)
     manifest = StageManifest(
         stage=config.stage,
         key=key,
@@ -150,43 +148,47 @@ def publish(
             raise _corrupt(
                 f"the manifest of stage {config.stage} with key {key} came and went; try again"
             ) from None
-        return existing, True
+        _delete_unpublished(store, config, existing)
+        return existing, existing.created_by != config.job.uid
+    _delete_unpublished(store, config, manifest)
     return manifest, False
 
 
 def begin(store: Store, config: RunConfig) -> StageManifest | None:
     """As `find`, for the first process of a stage that is about to be computed.
 
-    What killed attempts of this run have left half uploaded is ended.
+    What killed attempts of this run have left half uploaded is ended; once there is a result, what
+    they have uploaded for nothing is deleted.
     """
-    if config.key is None:
-        raise ValueError(f"the key of stage {config.stage} is not known")
+    key = _key_of(config)
     if config.attempt > 1:
         store.end_uploads(f"{config.run_prefix}/")
-    return find(store, config.stage, config.key)
+    manifest = find(store, config.stage, key)
+    if manifest is not None:
+        _delete_unpublished(store, config, manifest)
+    return manifest
 
 
-def delete_unpublished(
-    store: Store, config: RunConfig, manifest: StageManifest, names: Iterable[str]
-) -> None:
-    """Deletes outputs of this run that did not become the stage's result.
+def _delete_unpublished(store: Store, config: RunConfig, manifest: StageManifest) -> None:
+    """Deletes what lies in the folders of this run's attempts and is no output of the result.
 
-    Those of attempts that were killed before they published, and this one's own when another
-    was first. Only after the manifest is there: until then an earlier attempt, if it still runs,
-    may publish what it has uploaded.
-
-    Args:
-        store: rooted at `config.root`.
-        config: of the run.
-        manifest: in force.
-        names: of the outputs.
+    Those are outputs of attempts that were killed before they published, this one's own when
+    another was first, and what rl's servers have read their weights from. Only after the manifest
+    is there: until then an earlier attempt, if it still runs, may publish what it has uploaded.
+    Checkpoints and journals, from which attempts resume, lie beside these folders; other runs, and
+    later attempts of this one, see to their own.
     """
-    for attempt in range(1, config.attempt + 1):
-        if (manifest.created_by, manifest.attempt) == (config.job.uid, attempt):
-            continue
-        for name in names:
-            with suppress(StageError):  # the result stands, whatever cannot be deleted
-                store.delete_prefix(f"{config.run_prefix}/attempt-{attempt}/{name}")
+    published = {output.path for output in manifest.outputs.values()}
+    attempts = f"{config.run_prefix}/attempt-"
+    with suppress(StageError):  # the result stands, whatever cannot be deleted
+        found = {
+            "/".join(o.key.removeprefix(attempts).split("/")[:2]) for o in store.list(attempts)
+        }
+        for folder in sorted(found):
+            if int(folder.split("/")[0]) > config.attempt:
+                continue
+            if f"runs/{config.job.uid}/attempt-{folder}" not in published:
+                store.delete_prefix(f"{attempts}{folder}")
 
 
 def find(store: Store, stage: Stage, key: str) -> StageManifest | None:
@@ -264,6 +266,12 @@ def fetch_input(store: Store, config: RunConfig, name: str, dest: Path) -> Path:
     prefix = f"{stage_prefix(ref.stage, ref.key)}/{output.path}"
     download_files(store, prefix, output.files, dest)
     return dest
+
+
+def _key_of(config: RunConfig) -> str:
+    if config.key is None:
+        raise ValueError(f"the key of stage {config.stage} is not known")
+    return config.key
 
 
 def _manifest_key(stage: Stage, key: str) -> str:
