@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gathers what is known of one job. Reads memory only."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from r1reward_api.resource.job import R1RewardJobSpec, RuntimeRef
 from r1reward_api.resource.runtime import R1RewardRuntimeSpec
 from r1reward_api.resource.status import R1RewardJobStatus
 from r1reward_api.wire.progress import Progress
-from r1reward_operator.observed import Observed, Runtime
+from r1reward_operator.observed import JsonObject, Observed, Runtime
 from r1reward_operator.stores import BY_JOB, BY_OWNER, Stores
 
 
@@ -39,19 +39,26 @@ def observe(
         return None
     uid = job["metadata"]["uid"]
     spec, problem, newer = _spec(job.get("spec"))
-    children = tuple(c for s in stores.children.values() for c in s.by_index(BY_OWNER, uid))
+    # Owners and labels are whatever their writer says: who may write in another namespace must
+    # not have a say in this one.
+    children = (c for s in stores.children.values() for c in s.by_index(BY_OWNER, uid))
+    pods = stores.pods.by_index(BY_JOB, uid)
     return Observed(
         job=job,
         spec=spec,
         status=_status(job.get("status")),
         runtime=_runtime(stores, namespace, spec.runtime_ref) if spec else Runtime(None),
-        children=children,
-        pods=tuple(stores.pods.by_index(BY_JOB, uid)),
+        children=_in(namespace, children),
+        pods=_in(namespace, pods),
         problem=problem,
         newer=newer,
         absent=absent,
         listening_since=listening_since,
     )
+
+
+def _in(namespace: str, objects: Iterable[JsonObject]) -> tuple[JsonObject, ...]:
+    return tuple(o for o in objects if o["metadata"]["namespace"] == namespace)
 
 
 def describe(error: ValidationError) -> str:
