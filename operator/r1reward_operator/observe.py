@@ -69,20 +69,27 @@ def describe(error: ValidationError) -> str:
 
 
 def _spec(wire: Any) -> tuple[R1RewardJobSpec | None, str, bool]:
-    """The spec, or why there is none and whether it is of a newer version.
+    """The spec, or why there is none and whether it is of a newer version."""
+    try:
+        return R1RewardJobSpec.model_validate(wire), "", False
+    except ValidationError as error:
+        if newer := _of_a_newer_crd(error):
+            return None, newer, True
+        return None, f"spec.{describe(error)}; delete the job and create it anew", False
+
+
+def _of_a_newer_crd(error: ValidationError) -> str:
+    """Names the fields of a spec that are too new for this operator; empty when more is wrong.
 
     The API server lets no field pass that its CRD does not know. So a field that this operator
     does not know was added by a newer CRD, perhaps as a default, in the minutes of an upgrade in
     which the CRD is there and the new operator is not.
     """
-    try:
-        return R1RewardJobSpec.model_validate(wire), "", False
-    except ValidationError as error:
-        unknown = [e for e in error.errors() if e["type"] == "extra_forbidden"]
-        if len(unknown) == error.error_count():
-            fields = ", ".join(".".join(["spec", *map(str, e["loc"])]) for e in unknown)
-            return None, f"{fields}: of a newer CRD; upgrade the operator to its version", True
-        return None, f"spec.{describe(error)}; delete the job and create it anew", False
+    unknown = [e for e in error.errors() if e["type"] == "extra_forbidden"]
+    if len(unknown) < error.error_count():
+        return ""
+    fields = ", ".join(".".join(["spec", *map(str, e["loc"])]) for e in unknown)
+    return f"{fields}: of a newer CRD; upgrade the operator to its version"
 
 
 def _status(wire: Mapping[str, Any] | None) -> R1RewardJobStatus:
@@ -104,8 +111,10 @@ def _runtime(stores: Stores, namespace: str, ref: RuntimeRef) -> Runtime:
         found = stores.cluster_runtimes.get(None, ref.name)
     if found is None:
         return Runtime(None, f"{ref.kind} {ref.name} does not exist; create it, or ask for it")
+    what = f"{ref.kind} {ref.name}"
     try:
-        return Runtime(R1RewardRuntimeSpec.model_validate(found["spec"]))
-    except (KeyError, ValidationError) as error:
-        text = describe(error) if isinstance(error, ValidationError) else "it has no spec"
-        return Runtime(None, f"{ref.kind} {ref.name}: spec.{text}", waiting=False)
+        return Runtime(R1RewardRuntimeSpec.model_validate(found.get("spec")))
+    except ValidationError as error:
+        if newer := _of_a_newer_crd(error):
+            return Runtime(None, f"{what}: {newer}")
+        return Runtime(None, f"{what}: spec.{describe(error)}", waiting=False)

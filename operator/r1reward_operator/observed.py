@@ -25,7 +25,7 @@ class Runtime:
     Attributes:
         spec: the template; None when there is none.
         problem: why there is none, with the remedy.
-        waiting: True when the runtime is only absent, False when it is wrong.
+        waiting: True when it is only absent, or newer than this operator; False when it is wrong.
     """
 
     spec: R1RewardRuntimeSpec | None

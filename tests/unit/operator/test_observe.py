@@ -10,9 +10,10 @@ from r1reward_operator.kube.resources import CONTROLLERREVISIONS
 from r1reward_operator.observe import observe
 from r1reward_operator.observed import Observed
 from r1reward_operator.stores import Stores
-from tests.unit.plan.simulation import example_spec
+from tests.unit.plan.simulation import example_runtime, example_spec
 
 UID = "u1"
+VERSION_2 = {"resourceVersion": "2"}
 
 
 def put(stores: Stores, kind: str, namespace: str, name: str, **parts: Any) -> None:
@@ -45,3 +46,18 @@ def test_what_names_the_job_from_another_namespace_is_none_of_its(kind: str):
     observed = look(stores)
     found = (*observed.children, *observed.pods)
     assert [o["metadata"]["uid"] for o in found] == ["ours"]
+
+
+def test_a_runtime_of_a_newer_crd_is_waited_for_and_one_that_is_wrong_is_not():
+    stores = Stores()
+    newer = {**example_runtime(), "fresh": 1, "limits": {"newest": 2}}
+    put(stores, "ClusterR1RewardRuntime", "", "nvidia-h100", spec=newer)
+    runtime = look(stores).runtime
+    assert (runtime.spec, runtime.waiting) == (None, True)
+    assert "spec.limits.newest, spec.fresh: of a newer CRD; upgrade the operator" in runtime.problem
+
+    wrong = {**newer, "limits": {"workers": 0}}
+    put(stores, "ClusterR1RewardRuntime", "", "nvidia-h100", metadata=VERSION_2, spec=wrong)
+    runtime = look(stores).runtime
+    assert (runtime.spec, runtime.waiting) == (None, False)
+    assert "spec.limits.workers: " in runtime.problem
