@@ -64,11 +64,10 @@ class Reconciler:
             uid = observed.uid
             self.writer.delete(R1REWARDJOBS, namespace, name, uid, "Background")
             return None
-        if written or cleared:
-            return AGAIN_SECONDS
-        if applied.obstacle is not None:
+        if applied.obstacle is not None and not applied.obstacle.final:
+            # Not at once, even when its words were written: they may be others each time.
             return OBSTACLE_SECONDS
-        return AGAIN_SECONDS if applied.changed else wanted.requeue_after
+        return AGAIN_SECONDS if written or cleared or applied.changed else wanted.requeue_after
 
     def _write_status(self, job: JsonObject, wanted: Plan) -> bool:
         if wanted.status is None:

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a job is looked at again."""
+
+import itertools
+from typing import Any
+
+from r1reward_api.constants import FIELD_MANAGER
+from r1reward_operator.kube.bucket import TokenBucket
+from r1reward_operator.kube.client import JsonObject, KubeClient
+from r1reward_operator.kube.errors import ApiError, Invalid, NotFound, Unavailable
+from r1reward_operator.kube.events import EventRecorder
+from r1reward_operator.kube.transport import Transport
+from r1reward_operator.kube.writer import Writer
+from r1reward_operator.metrics import Metrics
+from r1reward_operator.plan import Settings
+from r1reward_operator.reconciler import AGAIN_SECONDS, OBSTACLE_SECONDS, Reconciler
+from r1reward_operator.stores import Stores
+from tests.clock import FakeClock
+from tests.unit.plan.simulation import example_runtime, example_spec
+
+
+class Refusing(Transport):
+    """A server that takes in statuses and refuses all else, as a test says."""
+
+    def __init__(self, job: JsonObject, *refusals: ApiError) -> None:
+        self._job = job
+        self._refusals = itertools.cycle(refusals)
+
+    def request(self, method: str, path: str, *, body: Any = None, **_: Any) -> JsonObject:
+        """As `Transport.request`."""
+        if method == "GET":
+            raise NotFound(404, "NotFound", path)
+        if not path.endswith("/status"):
+            raise next(self._refusals)
+        version = str(int(self._job["metadata"]["resourceVersion"]) + 1)
+        metadata = {**self._job["metadata"], "resourceVersion": version}
+        self._job = {**self._job, "metadata": metadata, "status": body["status"]}
+        return self._job
+
+
+def passes(*refusals: ApiError) -> tuple[Reconciler, Stores]:
+    """A reconciler of one new job, for which a server will make nothing."""
+    stores = Stores()
+    runtime = {"name": "nvidia-h100", "uid": "r", "resourceVersion": "1"}
+    stores.cluster_runtimes.upsert({"metadata": runtime, "spec": example_runtime()})
+    job = {
+        "apiVersion": "r1reward.dev/v1alpha1",
+        "kind": "R1RewardJob",
+        "metadata": {"namespace": "a", "name": "job", "uid": "j", "resourceVersion": "1"},
+        "spec": example_spec(),
+    }
+    stores.jobs.upsert(job)
+    client, clock = KubeClient(Refusing(job, *refusals)), FakeClock()
+    writer = Writer(client, TokenBucket(1e6, 10**6), FIELD_MANAGER, stores=stores.by_resource())
+    reconciler = Reconciler(
+        stores=stores,
+        writer=writer,
+        clock=clock,
+        settings=Settings(),
+        recorder=EventRecorder(client, "tests"),
+        metrics=Metrics(),
+        new_token=lambda: "t",
+        absent=frozenset,
+        listening_since=clock.now,
+    )
+    return reconciler, stores
+
+
+def phase(stores: Stores) -> str:
+    """What the job's status says it does."""
+    job = stores.jobs.get("a", "job")
+    assert job is not None
+    return job["status"]["phase"]
+
+
+def test_a_refusal_in_other_words_each_time_is_tried_again_no_more_often():
+    refusals = [
+        Unavailable(500, "", f'failed calling webhook "v": read tcp 10.0.0.1:{port}: reset')
+        for port in (50001, 50002, 50003)
+    ]
+    reconcile, stores = passes(*refusals)
+    assert reconcile("a", "job") == AGAIN_SECONDS  # the attempt is written down
+    assert [reconcile("a", "job") for _ in range(4)] == [OBSTACLE_SECONDS] * 4
+    assert phase(stores) == "Blocked"
+
+
+def test_a_refusal_for_good_ends_the_job_and_the_end_is_looked_at_at_once():
+    reconcile, stores = passes(Invalid(422, "Invalid", "data: Invalid value"))
+    reconcile("a", "job")
+    assert reconcile("a", "job") == AGAIN_SECONDS
+    assert phase(stores) == "Failed"
+    assert reconcile("a", "job") is None
