@@ -85,6 +85,10 @@ class KubeClient:
         kubeconfig. Every call makes a connection pool of its own."""
         return cls(Transport.from_environment(kubeconfig), timeout=timeout)
 
+    def within(self, seconds: float) -> "KubeClient":
+        """Calls to the same server that wait no longer than this for their answer."""
+        return KubeClient(self._transport, timeout=min(seconds, self._timeout))
+
     def get(self, resource: Resource, namespace: str | None, name: str) -> JsonObject | None:
         """The object, or None when it, or its resource, is not there."""
         try:

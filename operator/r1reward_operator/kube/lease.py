@@ -26,8 +26,7 @@ class Lease:
     never two machines' clocks.
 
     Args:
-        client: reads and writes the Lease; best one of its own, whose calls time out
-            within `renew_deadline`, so that one lost answer does not cost the lease.
+        client: reads and writes the Lease, with less patience than others have.
         namespace: of the Lease.
         name: of the Lease.
         identity: of this process; unique, such as pod name and a random suffix.
@@ -60,7 +59,8 @@ class Lease:
                 f"{retry_period} < {renew_deadline} < {lease_duration}"
             )
         self.identity = identity
-        self._client = client
+        # One lost answer must not cost the lease: there is time for another try.
+        self._client = client.within(renew_deadline / 2)
         self._namespace = namespace
         self._name = name
         self._clock = clock or SystemClock()
