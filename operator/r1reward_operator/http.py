@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small HTTP server in a thread: bounded bodies, deadlines, quiet."""
 
+import io
 import logging
+import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
 READ_SECONDS = 10.0
-"""A client that is slower than this is let go."""
+"""A client whose request takes longer than this in all is let go: were it the time of each byte,
+a few clients that send one now and then would take all connections, probes' among them."""
 CONNECTIONS = 64
 """Connections that are answered at once; further ones wait in the socket's queue."""
 
@@ -46,10 +51,18 @@ class HttpServer:
         port: 0 for any free one.
         handler: must not wait for long; what it raises becomes a 500.
         body_limit: longer bodies are refused unread.
+        read_seconds: how long a request may take to arrive.
     """
 
-    def __init__(self, host: str, port: int, handler: Handler, body_limit: int = 0) -> None:
-        self._server = _Server((host, port), _handler_class(handler, body_limit))
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        handler: Handler,
+        body_limit: int = 0,
+        read_seconds: float = READ_SECONDS,
+    ) -> None:
+        self._server = _Server((host, port), _handler_class(handler, body_limit, read_seconds))
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
@@ -90,10 +103,34 @@ class _Server(ThreadingHTTPServer):
         logger.debug("a connection of %s ended early", client_address, exc_info=True)
 
 
-def _handler_class(handler: Handler, body_limit: int) -> type[BaseHTTPRequestHandler]:
+class _Arriving(io.RawIOBase):
+    """What a client sends, until its time is over; then reading raises `TimeoutError`."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._connection = connection
+        self._deadline = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request took too long to arrive")
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
+def _handler_class(
+    handler: Handler, body_limit: int, read_seconds: float
+) -> type[BaseHTTPRequestHandler]:
     class _Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.0"  # one request a connection: none is held open
-        timeout = READ_SECONDS
+
+        def setup(self) -> None:
+            super().setup()
+            self.rfile.close()
+            self.rfile = io.BufferedReader(_Arriving(self.connection, read_seconds))
 
         def do_GET(self) -> None:
             self._answer(b"")
@@ -122,6 +159,7 @@ def _handler_class(handler: Handler, body_limit: int) -> type[BaseHTTPRequestHan
             self._send(answer)
 
         def _send(self, answer: Answer) -> None:
+            self.connection.settimeout(READ_SECONDS)
             self.send_response(answer.code)
             self.send_header("Content-Type", answer.content_type)
             self.send_header("Content-Length", str(len(answer.body)))

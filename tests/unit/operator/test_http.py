@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The HTTP server against clients that behave badly."""
 
+import contextlib
 import socket
+import threading
 from collections.abc import Iterator
 
 import httpx
@@ -43,6 +45,30 @@ def test_a_fault_of_the_handler_is_a_500_that_says_nothing(server: HttpServer):
 def test_a_client_that_sends_nothing_does_not_keep_others_waiting(server: HttpServer):
     with socket.create_connection(("127.0.0.1", server.port)):
         assert httpx.get(f"http://127.0.0.1:{server.port}/").status_code == 200
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST / HTTP/1.0\r\nContent-Length: 100000\r\n\r\n"])
+def test_a_client_that_drips_its_request_is_let_go(begun: bytes):
+    server = HttpServer("127.0.0.1", 0, echo, body_limit=10**6, read_seconds=0.3)
+    server.start()
+    gone = threading.Event()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+
+        def drip() -> None:
+            client.sendall(begun)
+            while not gone.wait(0.05):
+                with contextlib.suppress(OSError):
+                    client.sendall(b"x")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+        finally:
+            gone.set()
+            dripping.join()
+            server.close()
 
 
 def test_probes_name_what_is_wrong_and_metrics_count_jobs_by_stage_and_phase():
