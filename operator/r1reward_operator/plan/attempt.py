@@ -23,6 +23,7 @@ from r1reward_api.constants import (
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.termination import FailureClass, Termination
 from r1reward_operator.observed import condition, is_true
+from r1reward_operator.plan.last_words import last_words
 from r1reward_operator.plan.model import JsonObject
 from r1reward_operator.plan.pods import deletion_began, is_unreachable
 from r1reward_operator.plan.times import parse_time, seconds_since
@@ -309,7 +310,7 @@ def _by_exit_code(where: str, end: Mapping[str, Any]) -> Failure:
             f"{where} used more memory than its limit; raise the limit in the runtime, or lower "
             "microBatchSize",
         )
-    said = (end.get("message") or "").strip()[-500:]
+    said = last_words(end)
     text = f"{where} ended with exit code {code}" + (f": {said}" if said else "")
     match code:
         case ExitCode.CONFIGURATION:

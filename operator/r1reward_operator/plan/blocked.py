@@ -16,6 +16,7 @@ from r1reward_api.wire.progress import Progress
 from r1reward_api.wire.termination import Termination
 from r1reward_operator.observed import attempt_of, condition, is_true
 from r1reward_operator.plan.attempt import finished, node_is_lost
+from r1reward_operator.plan.last_words import last_words
 from r1reward_operator.plan.model import Blocked, JsonObject
 from r1reward_operator.plan.pods import deletion_began
 from r1reward_operator.plan.times import parse_time, seconds_since
@@ -371,7 +372,7 @@ def _last_words(container: JsonObject) -> str:
     told = Termination.decode(end.get("message"))
     if told is not None:
         return f"{told.reason}: {told.message}"
-    said = (end.get("message") or "").strip()[-500:]
+    said = last_words(end)
     code = f"exit code {end.get('exitCode', 'unknown')}"
     if end.get("reason") == "OOMKilled":
         return f"{code}, OOMKilled: raise its memory limit in the runtime"
