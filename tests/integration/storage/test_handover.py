@@ -5,7 +5,6 @@ import json
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,18 +13,19 @@ from r1reward_api.wire.manifest import StageManifest
 from r1reward_trainer.outcome import InfrastructureError
 from r1reward_trainer.storage.handover import Handover
 from r1reward_trainer.storage.outputs import publish, upload_output
-from r1reward_trainer.storage.s3 import Store
+from r1reward_trainer.storage.s3 import ObjectInfo, Store
 from tests.integration.storage.test_outputs import run_config
 
 
 class Watched(Store):
-    """A store that calls a test before it is asked for an object's state."""
+    """A store that calls a test after it was asked for an object's state."""
 
-    before_head: Callable[[str], None] = staticmethod(lambda key: None)
+    after_head: Callable[[str], None] = staticmethod(lambda key: None)
 
-    def head(self, key: str) -> Any:
-        self.before_head(key)
-        return super().head(key)
+    def head(self, key: str) -> ObjectInfo | None:
+        found = super().head(key)
+        self.after_head(key)
+        return found
 
 
 class Job:
@@ -104,8 +104,7 @@ def test_a_pod_of_a_deleted_job_changes_nothing_of_the_next_job_of_its_name(
 def test_a_pod_that_is_overtaken_between_its_last_look_and_its_put_loses_the_put(
     store: Watched, deleted: Job, successor: Job
 ):
-    """The claim is asked for once more right before latest.json is written: just then the next
-    job hands over."""
+    """It has just seen that it still has the claim, when the next job hands over."""
     straggler, late = deleted.starts(), deleted.result()
     result = successor.result()
     looks = 0
@@ -114,13 +113,13 @@ def test_a_pod_that_is_overtaken_between_its_last_look_and_its_put_loses_the_put
         nonlocal looks
         looks += key.endswith("/claim.json")
         if looks == 3:  # before the copies, before what is old is cleared, before latest.json
-            store.before_head = lambda key: None
+            store.after_head = lambda key: None
             successor.puts(successor.starts(), result)
 
-    store.before_head = overtake
+    store.after_head = overtake
     refused(deleted, straggler, late)
     assert looks == 3
-    assert shown(store)[0] == "successor"
+    assert shown(store) == ("successor", "successor")
 
 
 def test_a_claim_that_a_pod_of_a_deleted_job_took_late_is_taken_back_by_the_next_attempt(
