@@ -49,6 +49,8 @@ class JudgeServer(ProtocolServer):
     Attributes:
         says: its response.
         folder: the model that it says it was started with.
+        refused: prompts with this text get 400.
+        misread: prompts with this text are read as others.
         pace: seconds that it takes for a prompt, one after another; what comes meanwhile waits.
     """
 
@@ -56,6 +58,8 @@ class JudgeServer(ProtocolServer):
         super().__init__(loop, "127.0.0.1")
         self.says = says
         self.folder = FOLDER
+        self.refused: str | None = None
+        self.misread: str | None = None
         self.pace = 0.0
         self._turn = asyncio.Lock()
         self._renderer = renderer
@@ -68,11 +72,16 @@ class JudgeServer(ProtocolServer):
     async def _generate(self, body: dict[str, Any]) -> tuple[int, Any]:
         async with self._turn:
             await asyncio.sleep(0.0 if is_probe(body) else self.pace)
+        text = self._renderer.decode(body["token_ids"])
+        if self.refused is not None and self.refused in text:
+            return 400, {"error": {"message": "the engine has no words for it"}}
         status, answer = await super()._generate(body)
         image = self._renderer.image_token_id
         answer["prompt_token_ids"] = [
             token for given in body["token_ids"] for token in [given] * (4 if given == image else 1)
         ]
+        if self.misread is not None and self.misread in text:
+            answer["prompt_token_ids"].append(7)
         return status, answer
 
     def sampled(self, body: dict[str, Any]) -> list[int]:

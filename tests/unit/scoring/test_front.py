@@ -4,6 +4,7 @@
 import base64
 import io
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -183,6 +184,21 @@ def test_an_image_that_cannot_be_used_is_named_by_its_number(site: Site):
     refused = ask(site.front(site.server()), "1", "2", images=[picture(), broken])
     (fault,) = refused.json()["detail"]
     assert fault["loc"] == ["body", "images", 1]
+
+
+@pytest.mark.parametrize("fault", ["refused", "misread"])
+def test_a_prompt_that_the_model_does_not_take_is_the_requests_fault(site: Site, fault: str):
+    server = site.server()
+    setattr(server, fault, "404")
+    url = site.front(server)
+    refused = ask(url, "1", "2", "404")
+    (problem,) = refused.json()["detail"]
+    assert (refused.status_code, problem["loc"]) == (422, ["body"])
+    assert re.match(r"answers [12] and 3: .* prompt of \d+ tokens .*; change the", problem["msg"])
+    told = {"refused": "no words for it", "misread": "expands the prompt to"}[fault]
+    assert told in problem["msg"]
+    assert httpx.get(f"{url}/ready").status_code == 200
+    assert ask(url, "1", "2").status_code == 200
 
 
 def test_a_refusal_repeats_little_of_what_was_sent(site: Site):
@@ -527,5 +543,7 @@ def test_the_document_says_what_is_taken_and_given(site: Site):
     document = httpx.get(f"{url}/openapi.json", headers=AUTHORISED).json()
     post = document["paths"]["/v1/score"]["post"]
     assert post["security"] == [{"HTTPBearer": []}]
-    assert {"200", "401", "413", "422", "429", "503", "504"} <= set(post["responses"])
+    assert set(post["responses"]) == {
+        "200", "400", "401", "408", "413", "422", "429", "503", "504",
+    }  # fmt: skip
     assert set(document["components"]["schemas"]) >= {"ScoreRequest", "ScoreResponse", "Fault"}

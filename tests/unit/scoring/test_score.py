@@ -27,7 +27,7 @@ from r1reward_trainer.scoring.batch import CHUNK_ROWS
 from r1reward_trainer.scoring.places import Limits
 from tests.unit.rollout.asking import eventually
 from tests.unit.rollout.protocol_server import JOB_UID, TOKEN
-from tests.unit.scoring.conftest import CLIENT_TOKEN, DIGEST, RULES, Site
+from tests.unit.scoring.conftest import CLIENT_TOKEN, DIGEST, RULES, JudgeServer, Site
 from tests.unit.scoring.served import served_config
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": "operator:trainer_image", "OMP_NUM_THREADS": "1"}
@@ -213,6 +213,20 @@ def test_bad_rows_are_put_aside_with_their_reason_as_far_as_allowed(site: Site, 
         assert named in error
 
 
+def test_rows_that_the_model_refuses_are_put_aside_and_the_rest_is_scored(site: Site, r1: Runner):
+    server = site.server()
+    server.refused = "404"
+    rows = [pair(n) for n in range(2 * CHUNK_ROWS)]
+    rows[3]["answer2"] = "404"
+    given = jsonl(r1.folder / "in.jsonl", rows)
+    summary = r1.score(given, "--front", site.front(server), "--max-bad-rows", "1")
+    assert (summary["rows"], summary["badRows"]) == (len(rows), 1)
+    (bad,) = [line for line in r1.lines() if "error" in line]
+    assert (bad["id"], bad["line"]) == ("row-3", 4)
+    assert "answers 1 and 2: the model's server does not take their prompt" in bad["error"]
+    assert "no words for it" in bad["error"]
+
+
 def test_bad_rows_of_an_earlier_run_count(site: Site, r1: Runner):
     rows = [*(pair(n) for n in range(CHUNK_ROWS - 1)), "{", "{", pair(1)]
     given = jsonl(r1.folder / "in.jsonl", rows)
@@ -342,19 +356,35 @@ def run_config(folder: Path) -> Path:
     return path
 
 
-def test_vllm_itself_may_be_asked(site: Site, r1: Runner):
-    server = site.server()
+def itself(site: Site, r1: Runner, server: JudgeServer) -> list[str | Path]:
+    """The flags that ask a server without a front."""
     (r1.folder / "server-token").write_text(TOKEN)
     site.renderer.processor.save_pretrained(r1.folder / "model")
-    summary = r1.score(
-        jsonl(r1.folder / "in.jsonl", [pair(1), pair(2), pair(3, images=["GIF89abc"])]),
-        *("--max-bad-rows", "1"),
+    return [
         *("--vllm", f"http://{server.address}:{server.port}"),
         *("--run-config", run_config(r1.folder)),
         *("--model", r1.folder / "model"),
         *("--token-file", r1.folder / "server-token"),
-    )
-    assert (summary["rows"], summary["badRows"], summary["weights"]) == (3, 1, DIGEST)
-    *scored, bad = r1.lines()
+    ]
+
+
+def test_vllm_itself_may_be_asked(site: Site, r1: Runner):
+    server = site.server()
+    server.refused = "404"
+    rows = [pair(1), pair(2), pair(3, images=["GIF89abc"]), pair(4, answer2="404")]
+    given = jsonl(r1.folder / "in.jsonl", rows)
+    summary = r1.score(given, "--max-bad-rows", "2", *itself(site, r1, server))
+    assert (summary["rows"], summary["badRows"], summary["weights"]) == (4, 2, DIGEST)
+    *scored, bad, refused = r1.lines()
     assert [line["verdict"] for line in scored] == [2, 2]
     assert bad["error"].startswith("images.0: ")
+    assert refused["error"].startswith("answers 1 and 2: the model's server does not take")
+
+
+def test_vllm_with_another_models_processor_costs_no_row(site: Site, r1: Runner):
+    server = site.server()
+    server.misread = "Ready?"
+    given = jsonl(r1.folder / "in.jsonl", [pair(1)])
+    done = r1.run(given, "--max-bad-rows", "1", *itself(site, r1, server))
+    assert (done.returncode, "is not of the model that vLLM serves" in done.stderr) == (78, True)
+    assert r1.lines() == []

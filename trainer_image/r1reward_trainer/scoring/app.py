@@ -15,7 +15,7 @@ from pydantic import Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from r1reward_api.base import ApiModel
-from r1reward_trainer.rollout import RolloutError, ServerUnavailable
+from r1reward_trainer.rollout import RolloutError
 from r1reward_trainer.scoring.front import Front, OutOfTime
 from r1reward_trainer.scoring.judging import Unanswerable
 from r1reward_trainer.scoring.page import CONTENT_SECURITY_POLICY, PAGE
@@ -130,7 +130,7 @@ def create_app(
         response_model=ScoreResponse,
         responses={
             400: {"description": "The body is no UTF-8, or too deeply nested"},
-            **{status: {"model": Fault} for status in (401, 408, 413, 429, 502, 503, 504)},
+            **{status: {"model": Fault} for status in (401, 408, 413, 429, 503, 504)},
         },
         dependencies=[Depends(HTTPBearer(auto_error=False))],
     )
@@ -184,12 +184,10 @@ async def _scored(front: Front, body: ScoreRequest, request: Request) -> Respons
         return Response(json.dumps({"detail": detail}), 422, media_type="application/json")
     except NoPlace as error:
         return _fault(429, str(error), error.retry_after)
-    except (NotReady, ServerUnavailable) as error:
+    except (NotReady, RolloutError) as error:
         return _fault(503, f"the model cannot judge now: {error}", RETRY_SECONDS)
     except OutOfTime as error:
         return _fault(504, str(error))
-    except RolloutError as error:
-        return _fault(502, f"the model refuses what it was asked: {error}")
     except ClientLeft:
         return Response(status_code=CLIENT_LEFT)
     return Response(answer.model_dump_json(by_alias=True), media_type="application/json")

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.runconfig import RunConfig
-from r1reward_trainer.outcome import ConfigurationError, ProgramError
-from r1reward_trainer.rollout import RolloutError, ServerUnavailable
+from r1reward_trainer.outcome import ConfigurationError
+from r1reward_trainer.rollout import PromptMismatch, RequestRefused, RolloutError
 from r1reward_trainer.scoring.asking import Busy, Scorer
 from r1reward_trainer.scoring.items import BadItem
 from r1reward_trainer.scoring.judging import Judge, Unanswerable
@@ -67,6 +67,12 @@ class _Server:
     async def model(self) -> ModelInfo:
         try:
             await self._server.check()
+            await self._judge.probe()
+        except (RequestRefused, PromptMismatch) as error:
+            raise ConfigurationError(
+                Reason.INVALID_SPEC,
+                f"--model or --run-config is not of the model that vLLM serves: {error}",
+            ) from error
         except RolloutError as error:
             raise Busy(str(error)) from error
         return self._judge.info
@@ -79,7 +85,5 @@ class _Server:
             raise BadItem(f"{field}: {error}" if field else str(error)) from error
         except NoPlace as error:
             raise Busy(str(error), error.retry_after) from error
-        except ServerUnavailable as error:
-            raise Busy(str(error)) from error
         except RolloutError as error:
-            raise ProgramError(Reason.PROGRAM_ERROR, f"vLLM: {error}") from error
+            raise Busy(str(error)) from error

@@ -5,7 +5,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from r1reward_trainer.rollout import ServerUnavailable
+from r1reward_trainer.rollout import RolloutError, ServerUnavailable
 from r1reward_trainer.scoring.judging import Judge
 from r1reward_trainer.scoring.metrics import ScoringMetrics
 from r1reward_trainer.scoring.places import Limits, Places
@@ -66,7 +66,7 @@ class Front:
             NoPlace: too much is under way.
             Unanswerable: the request asks for what cannot be done.
             OutOfTime: the deadline passed.
-            RolloutError: the model failed meanwhile.
+            RolloutError: the model cannot judge any more.
         """
         self.readiness.require()
         begin = time.monotonic()
@@ -77,7 +77,7 @@ class Front:
         except TimeoutError:
             seconds = self.limits.deadline_seconds
             raise OutOfTime(f"the model has not answered in {seconds:g} s") from None
-        except ServerUnavailable as error:
+        except RolloutError as error:
             self.readiness.lost(error)
             raise
         self.metrics.note(response, time.monotonic() - begin)

@@ -22,7 +22,13 @@ from r1reward_trainer.method.verdict import (
     parse_verdict,
 )
 from r1reward_trainer.render import Pictures, PromptTooLong, Renderer
-from r1reward_trainer.rollout import GenerateRequest, GenerateResult, Sampling
+from r1reward_trainer.rollout import (
+    GenerateRequest,
+    GenerateResult,
+    PromptMismatch,
+    RequestRefused,
+    Sampling,
+)
 from r1reward_trainer.scoring.places import Room, Stock
 from r1reward_trainer.scoring.protocol import (
     MAX_ANSWERS,
@@ -148,7 +154,8 @@ class Judge:
             at_once: lets its prompts go to the model; None for all at once.
 
         Raises:
-            Unanswerable: a prompt is too long, or there are too many or unusable images.
+            Unanswerable: a prompt is too long or refused by the model's server, or there are too
+                many or unusable images.
             NoPlace: other requests hold too many images.
             RolloutError: the model does not answer.
         """
@@ -163,7 +170,9 @@ class Judge:
         prompts = await loop.run_in_executor(self._beside, self.prompts, request, pairs)
         places = at_once or asyncio.Semaphore(len(prompts))
         with self._held.take(_image_bytes(prompts[0])):
-            judged = await all_or_first_error([self._judged(prompt, places) for prompt in prompts])
+            judged = await all_or_first_error(
+                [self._judged(pairs[n // 2], prompt, places) for n, prompt in enumerate(prompts)]
+            )
         comparisons = [
             _comparison(first, second, given, swapped, self._rules.temperature)
             for (first, second), given, swapped in zip(
@@ -204,13 +213,13 @@ class Judge:
                     )
                 except PromptTooLong as error:
                     raise Unanswerable(
-                        f"answers {pair[0] + 1} and {pair[1] + 1}: {error}; shorten them or the "
+                        f"{_named(pair)}: {error}; shorten them or the "
                         "question, or send smaller images"
                     ) from error
                 room = self._rules.max_model_length - len(prompt.token_ids)
                 if room < 1:
                     raise Unanswerable(
-                        f"answers {pair[0] + 1} and {pair[1] + 1}: the prompt has "
+                        f"{_named(pair)}: the prompt has "
                         f"{len(prompt.token_ids)} tokens; the model is served with a length of "
                         f"{self._rules.max_model_length}: shorten them or the question"
                     )
@@ -255,9 +264,20 @@ class Judge:
             tuple(size for one in found for size in one.sizes),
         )
 
-    async def _judged(self, prompt: GenerateRequest, places: asyncio.Semaphore) -> _Judged:
-        async with places, self._room.take(_image_bytes(prompt)):
-            (completion,) = (await self._ask(prompt)).completions
+    async def _judged(
+        self, pair: tuple[int, int], prompt: GenerateRequest, places: asyncio.Semaphore
+    ) -> _Judged:
+        try:
+            async with places, self._room.take(_image_bytes(prompt)):
+                (completion,) = (await self._ask(prompt)).completions
+        except (RequestRefused, PromptMismatch) as error:
+            # The request's fault and not the server's: that one answers others, and the probe.
+            tokens = len(prompt.expanded_ids or prompt.token_ids)
+            raise Unanswerable(
+                f"{_named(pair)}: the model's server does not take their prompt of {tokens} tokens "
+                f"and {len(prompt.images)} images; change the question or these answers, or "
+                f"encode the images anew: {error}"
+            ) from error
         response = self._renderer.decode(completion.token_ids)
         verdict = parse_verdict(response)
         log_odds = None
@@ -272,6 +292,10 @@ class Judge:
             tokens=len(completion.token_ids),
             truncated=completion.finish_reason == "length",
         )
+
+
+def _named(pair: tuple[int, int]) -> str:
+    return f"answers {pair[0] + 1} and {pair[1] + 1}"
 
 
 def _image_bytes(prompt: GenerateRequest) -> int:
