@@ -50,6 +50,8 @@ class JudgeServer(ProtocolServer):
         says: its response.
         folder: the model that it says it was started with.
         refused: prompts with this text get 400.
+        crashed: prompts with this text get 500.
+        stuck: prompts with this text get no answer.
         misread: prompts with this text are read as others.
         pace: seconds that it takes for a prompt, one after another; what comes meanwhile waits.
     """
@@ -59,6 +61,8 @@ class JudgeServer(ProtocolServer):
         self.says = says
         self.folder = FOLDER
         self.refused: str | None = None
+        self.crashed: str | None = None
+        self.stuck: str | None = None
         self.misread: str | None = None
         self.pace = 0.0
         self._turn = asyncio.Lock()
@@ -75,6 +79,10 @@ class JudgeServer(ProtocolServer):
         text = self._renderer.decode(body["token_ids"])
         if self.refused is not None and self.refused in text:
             return 400, {"error": {"message": "the engine has no words for it"}}
+        if self.crashed is not None and self.crashed in text:
+            return 500, {"error": {"message": "the engine has stumbled"}}
+        if self.stuck is not None and self.stuck in text:
+            await asyncio.Event().wait()
         status, answer = await super()._generate(body)
         image = self._renderer.image_token_id
         answer["prompt_token_ids"] = [

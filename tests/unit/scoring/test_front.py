@@ -201,6 +201,19 @@ def test_a_prompt_that_the_model_does_not_take_is_the_requests_fault(site: Site,
     assert ask(url, "1", "2").status_code == 200
 
 
+def test_one_prompt_that_the_model_stumbles_over_does_not_make_it_look_out(site: Site):
+    server = site.server()
+    server.crashed = "404"
+    url = site.front(server)
+    failed = ask(url, "1", "404")
+    assert (failed.status_code, "has stumbled" in failed.json()["error"]) == (502, True)
+    assert httpx.get(f"{url}/ready").status_code == 200
+    assert ask(url, "1", "2").status_code == 200
+    server.crashed = ""  # all of them
+    assert ask(url, "1", "2").status_code == 503
+    assert httpx.get(f"{url}/ready").status_code == 503
+
+
 def test_a_refusal_repeats_little_of_what_was_sent(site: Site):
     refused = httpx.post(
         f"{site.front(site.server())}/v1/score",
@@ -544,6 +557,6 @@ def test_the_document_says_what_is_taken_and_given(site: Site):
     post = document["paths"]["/v1/score"]["post"]
     assert post["security"] == [{"HTTPBearer": []}]
     assert set(post["responses"]) == {
-        "200", "400", "401", "408", "413", "422", "429", "503", "504",
+        "200", "400", "401", "408", "413", "422", "429", "502", "503", "504",
     }  # fmt: skip
     assert set(document["components"]["schemas"]) >= {"ScoreRequest", "ScoreResponse", "Fault"}

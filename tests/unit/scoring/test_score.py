@@ -2,7 +2,6 @@
 """`r1 score` as a user runs it, against a front over HTTP."""
 
 import argparse
-import asyncio
 import dataclasses
 import io
 import json
@@ -20,9 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from r1reward_trainer.outcome import InfrastructureError
 from r1reward_trainer.scoring import cli
-from r1reward_trainer.scoring.asking import Busy, Patience
 from r1reward_trainer.scoring.batch import CHUNK_ROWS
 from r1reward_trainer.scoring.places import Limits
 from tests.unit.rollout.asking import eventually
@@ -227,6 +224,25 @@ def test_rows_that_the_model_refuses_are_put_aside_and_the_rest_is_scored(site: 
     assert "no words for it" in bad["error"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [("stuck", "has not answered in 3 s"), ("crashed", "fails with this request")],
+)
+def test_a_row_that_fails_again_and_again_is_put_aside_and_the_rest_is_scored(
+    site: Site, r1: Runner, fault: str, told: str
+):
+    server = site.server()
+    setattr(server, fault, "404")
+    url = site.front(server, limits=Limits(deadline_seconds=3))
+    rows = [pair(n) for n in range(CHUNK_ROWS + 4)]
+    rows[3]["answer2"] = "404"
+    given = jsonl(r1.folder / "in.jsonl", rows)
+    summary = r1.score(given, "--front", url, "--max-bad-rows", "1", "--patience-seconds", "5")
+    assert (summary["rows"], summary["badRows"]) == (len(rows), 1)
+    (bad,) = [line for line in r1.lines() if "error" in line]
+    assert (bad["id"], told in bad["error"], "(3 tries)" in bad["error"]) == ("row-3", True, True)
+
+
 def test_bad_rows_of_an_earlier_run_count(site: Site, r1: Runner):
     rows = [*(pair(n) for n in range(CHUNK_ROWS - 1)), "{", "{", pair(1)]
     given = jsonl(r1.folder / "in.jsonl", rows)
@@ -236,29 +252,6 @@ def test_bad_rows_of_an_earlier_run_count(site: Site, r1: Runner):
     part.unlink()
     done = r1.run(given, "--front", url, "--max-bad-rows", "1")
     assert (done.returncode, "(1) allows no more" in done.stderr) == (78, True)
-
-
-def test_who_scores_now_and_then_is_full_and_not_out():
-    tries = 0
-
-    async def full() -> int:
-        nonlocal tries
-        tries += 1
-        if tries < 15:
-            raise Busy("full", 0.05)
-        return tries
-
-    async def run(beside: int) -> int:
-        patience = Patience(0.4)
-        waiting = asyncio.create_task(patience.call(full))
-        for _ in range(beside):
-            await patience.call(lambda: asyncio.sleep(0.05))
-        return await waiting
-
-    assert asyncio.run(run(beside=30)) == 15
-    tries = 0
-    with pytest.raises(InfrastructureError, match=r"no scores for 0.4 s, at last: full"):
-        asyncio.run(run(beside=0))
 
 
 def test_a_front_that_is_full_or_starting_is_waited_for(site: Site, r1: Runner):

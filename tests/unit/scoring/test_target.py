@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -7,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from r1reward_trainer.outcome import ProgramError
-from r1reward_trainer.scoring.asking import Busy, Scorer
+from r1reward_trainer.outcome import ConfigurationError, ProgramError
+from r1reward_trainer.scoring.asking import Busy, Failed, Full, Scorer
 from r1reward_trainer.scoring.items import BadItem
 from r1reward_trainer.scoring.protocol import ScoreRequest
 from r1reward_trainer.scoring.target import Target, connected
@@ -38,8 +39,10 @@ def test_a_front_that_trickles_bytes_is_given_up_at_the_deadline(token: Path, be
     with raw_server(trickled(beginning)) as url:
         target = Target(url, token, deadline_seconds=0.5)
         start = time.monotonic()
-        with pytest.raises(Busy, match=r"no whole answer in 0\.5 s"):
+        with pytest.raises(Failed, match=r"no whole answer in 0\.5 s"):
             ask(target, lambda scorer: scorer.score(PAIR))
+        with pytest.raises(Busy, match=r"no whole answer in 0\.5 s"):
+            ask(target, lambda scorer: scorer.model())
         assert time.monotonic() - start < 30
 
 
@@ -52,3 +55,30 @@ def test_an_answer_without_end_is_cut_and_not_kept(token: Path):
             ask(target, lambda scorer: scorer.score(GROUP))
         with pytest.raises(ProgramError, match=f"an answer of more than {1 << 20} bytes"):
             ask(target, lambda scorer: scorer.model())
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (408, Failed), (413, BadItem), (422, BadItem), (429, Full), (500, Failed), (502, Failed),
+        (503, Busy), (504, Failed), (401, ConfigurationError), (404, ProgramError),
+    ],
+)  # fmt: skip
+def test_a_status_says_whose_fault_it_is(token: Path, status: int, kind: type[Exception]):
+    def behave(connection: socket.socket) -> None:
+        head = f"HTTP/1.1 {status} No\r\nRetry-After: 7\r\nContent-Length: 3\r\n\r\n"
+        connection.sendall(head.encode() + b"why")
+
+    with raw_server(behave) as url:
+        with pytest.raises(kind, match=f"answers {status}: why") as found:
+            ask(Target(url, token), lambda scorer: scorer.score(PAIR))
+        assert type(found.value) is kind
+        if isinstance(found.value, Busy):
+            assert found.value.seconds == 7
+
+
+def test_a_front_that_is_not_there_is_out(token: Path):
+    with raw_server(lambda connection: connection.close()) as url:
+        pass
+    with pytest.raises(Busy, match="ConnectError"):
+        ask(Target(url, token), lambda scorer: scorer.score(PAIR))

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from r1reward_api.base import ApiModel
 from r1reward_trainer.rollout import RolloutError
-from r1reward_trainer.scoring.front import Front, OutOfTime
+from r1reward_trainer.scoring.front import Front, OutOfTime, PromptFailed
 from r1reward_trainer.scoring.judging import Unanswerable
 from r1reward_trainer.scoring.page import CONTENT_SECURITY_POLICY, PAGE
 from r1reward_trainer.scoring.places import NoPlace
@@ -130,7 +130,7 @@ def create_app(
         response_model=ScoreResponse,
         responses={
             400: {"description": "The body is no UTF-8, or too deeply nested"},
-            **{status: {"model": Fault} for status in (401, 408, 413, 429, 503, 504)},
+            **{status: {"model": Fault} for status in (401, 408, 413, 429, 502, 503, 504)},
         },
         dependencies=[Depends(HTTPBearer(auto_error=False))],
     )
@@ -186,6 +186,8 @@ async def _scored(front: Front, body: ScoreRequest, request: Request) -> Respons
         return _fault(429, str(error), error.retry_after)
     except (NotReady, RolloutError) as error:
         return _fault(503, f"the model cannot judge now: {error}", RETRY_SECONDS)
+    except PromptFailed as error:
+        return _fault(502, f"the model's server fails with this request: {error}")
     except OutOfTime as error:
         return _fault(504, str(error))
     except ClientLeft:

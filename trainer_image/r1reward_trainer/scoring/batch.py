@@ -11,14 +11,13 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError
-from r1reward_trainer.scoring.asking import Patience, Scorer
+from r1reward_trainer.scoring.asking import Patience, Scorer, ask
 from r1reward_trainer.scoring.files import (
     InputFile,
     beside,
@@ -50,6 +49,7 @@ class Options:
         processes: among which the files are spread.
         max_bad_rows: rows that may be put aside with their reason, in one file.
         patience_seconds: how long a model may be out.
+        full_seconds: how long it may be out or full while no row of a file is scored.
     """
 
     target: Target
@@ -58,6 +58,11 @@ class Options:
     processes: int = 1
     max_bad_rows: int = 0
     patience_seconds: float = 600.0
+    full_seconds: float = 3600.0
+
+    def patience(self) -> Patience:
+        """Of one file's rows, together."""
+        return Patience(self.patience_seconds, self.full_seconds)
 
 
 def score_file(file: InputFile, options: Options, weights: str) -> int:
@@ -132,7 +137,7 @@ class _Run:
         self._options = options
         self._weights = weights
         self._places = places
-        self._patience = Patience(options.patience_seconds)
+        self._patience = options.patience()
         self._bad = 0
 
     def had(self, lines: bytes | None) -> None:
@@ -152,7 +157,7 @@ class _Run:
                 if isinstance(row, ValueError):
                     raise BadItem(str(row))
                 item = await asyncio.to_thread(parse_item, row, place, self._beside.image)
-                score = await self._patience.call(partial(scorer.score, item.request))
+                score = await ask(scorer, item.request, self._patience)
             except BadItem as error:
                 return self._put_aside(row, place, line, str(error))
         if score.weights != self._weights:

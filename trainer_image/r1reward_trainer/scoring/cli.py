@@ -57,6 +57,12 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patience-seconds", type=_seconds, default=600.0, help="how long the model may be out"
     )
+    parser.add_argument(
+        "--full-seconds",
+        type=_seconds,
+        default=3600.0,
+        help="how long it may be out or full with none of a file's rows scored",
+    )
     parser.add_argument("--deadline-seconds", type=_seconds, default=600.0, help="of a row")
     _add_temperature(parser, "with --vllm: ", default=None)
 

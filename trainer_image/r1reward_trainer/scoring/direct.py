@@ -10,8 +10,10 @@ from pydantic import ValidationError
 from r1reward_api.reasons import Reason
 from r1reward_api.wire.runconfig import RunConfig
 from r1reward_trainer.outcome import ConfigurationError
-from r1reward_trainer.rollout import PromptMismatch, RequestRefused, RolloutError
-from r1reward_trainer.scoring.asking import Busy, Scorer
+from r1reward_trainer.rollout import PromptMismatch, RequestRefused, RolloutError, StaleWeights
+from r1reward_trainer.rollout.client import NoAnswer
+from r1reward_trainer.rollout.types import ServerLost
+from r1reward_trainer.scoring.asking import Busy, Failed, Full, Scorer
 from r1reward_trainer.scoring.items import BadItem
 from r1reward_trainer.scoring.judging import Judge, Unanswerable
 from r1reward_trainer.scoring.model import judge_of
@@ -84,6 +86,10 @@ class _Server:
             field = ".".join(map(str, error.field))
             raise BadItem(f"{field}: {error}" if field else str(error)) from error
         except NoPlace as error:
-            raise Busy(str(error), error.retry_after) from error
-        except RolloutError as error:
+            raise Full(str(error), error.retry_after) from error
+        except NoAnswer as error:
+            raise Failed(f"{error}; raise --deadline-seconds") from error
+        except (ServerLost, StaleWeights) as error:
             raise Busy(str(error)) from error
+        except RolloutError as error:
+            raise Failed(f"{error}; the log of vLLM says why") from error

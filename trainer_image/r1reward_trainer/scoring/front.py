@@ -5,7 +5,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from r1reward_trainer.rollout import RolloutError, ServerUnavailable
+from r1reward_trainer.rollout import RolloutError, ServerUnavailable, StaleWeights
+from r1reward_trainer.rollout.types import ServerLost
 from r1reward_trainer.scoring.judging import Judge
 from r1reward_trainer.scoring.metrics import ScoringMetrics
 from r1reward_trainer.scoring.places import Limits, Places
@@ -19,6 +20,10 @@ PROBE_SECONDS = 60.0
 
 class OutOfTime(Exception):
     """The request's deadline has passed."""
+
+
+class PromptFailed(Exception):
+    """The model's server answers a prompt with an error of its own, and others well."""
 
 
 class Front:
@@ -66,6 +71,7 @@ class Front:
             NoPlace: too much is under way.
             Unanswerable: the request asks for what cannot be done.
             OutOfTime: the deadline passed.
+            PromptFailed: the model's server fails with this request.
             RolloutError: the model cannot judge any more.
         """
         self.readiness.require()
@@ -77,9 +83,12 @@ class Front:
         except TimeoutError:
             seconds = self.limits.deadline_seconds
             raise OutOfTime(f"the model has not answered in {seconds:g} s") from None
-        except RolloutError as error:
+        except (ServerLost, StaleWeights) as error:
             self.readiness.lost(error)
             raise
+        except RolloutError as error:
+            await self._require_life()
+            raise PromptFailed(str(error)) from error
         self.metrics.note(response, time.monotonic() - begin)
         return response
 
@@ -91,6 +100,14 @@ class Front:
         """Ends connections and threads."""
         self._judge.close()
         await self._server.close()
+
+    async def _require_life(self) -> None:
+        """One request must not make the model look out for all the others."""
+        try:
+            await self._check()
+        except RolloutError as error:
+            self.readiness.lost(error)
+            raise
 
     async def _check(self) -> None:
         await self._server.check()

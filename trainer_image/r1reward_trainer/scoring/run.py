@@ -11,7 +11,6 @@ from typing import Any
 from r1reward_api.canonical import canonical_json
 from r1reward_api.reasons import Reason
 from r1reward_trainer.outcome import ConfigurationError
-from r1reward_trainer.scoring.asking import Patience
 from r1reward_trainer.scoring.batch import Options, part_name, score_file
 from r1reward_trainer.scoring.files import (
     InputFile,
@@ -79,7 +78,7 @@ def claim(output: Output, files: Sequence[InputFile], model: ModelInfo) -> None:
 
 async def _model(options: Options) -> ModelInfo:
     async with connected(options.target) as scorer:
-        return await Patience(options.patience_seconds).call(scorer.model)
+        return await options.patience().call(scorer.model)
 
 
 def summarise(output: Output, files: Sequence[InputFile], model: ModelInfo) -> dict[str, Any]:

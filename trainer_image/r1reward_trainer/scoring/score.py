@@ -49,6 +49,7 @@ def score(given: argparse.Namespace) -> None:
         processes=given.processes,
         max_bad_rows=given.max_bad_rows,
         patience_seconds=given.patience_seconds,
+        full_seconds=given.full_seconds,
     )
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)

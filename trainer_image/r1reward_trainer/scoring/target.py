@@ -16,7 +16,7 @@ from r1reward_trainer.api_key import bearer
 from r1reward_trainer.bounded import AnswerTooLong, raw_body
 from r1reward_trainer.outcome import ConfigurationError, ProgramError
 from r1reward_trainer.retry_after import retry_after
-from r1reward_trainer.scoring.asking import Busy, Scorer
+from r1reward_trainer.scoring.asking import Busy, Failed, Full, Scorer
 from r1reward_trainer.scoring.items import BadItem
 from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse, calls
 from r1reward_trainer.service_url import usable
@@ -25,7 +25,17 @@ _CONNECT_SECONDS = 10.0
 _RESPONSE_BYTES = 1 << 20
 """Of a response of the model in JSON: 16 bytes a token of the longest that a job may ask for."""
 _SHOWN_BYTES = 500
-_BUSY = frozenset({408, 429, 500, 502, 503, 504})
+_MODEL_SECONDS = 30.0
+"""What judges is told from memory."""
+_FULL = 429
+_OUT = 503
+_FAILED = {
+    408: "smaller images are sent sooner",
+    500: "the front's log says why",
+    502: "the log of vLLM says why",
+    504: "give the front more --deadline-seconds, or the row fewer answers",
+}
+"""What one request fails with, by its own fault or not, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,8 @@ class _Front:
     async def model(self) -> ModelInfo:
         try:
             answer = await self._call("GET", "/v1/model", None, _RESPONSE_BYTES)
+        except Failed as error:
+            raise Busy(str(error)) from error
         except AnswerTooLong as error:
             raise ProgramError(Reason.PROGRAM_ERROR, f"{self._http.base_url}: {error}") from error
         return ModelInfo.model_validate_json(answer)
@@ -120,15 +132,18 @@ class _Front:
 
     async def _call(self, method: str, path: str, body: str | None, most: int) -> bytes:
         headers = {} if body is None else {"Content-Type": "application/json"}
+        seconds = self._deadline_seconds
+        if body is None:
+            seconds = min(seconds, _MODEL_SECONDS)
         try:
             async with (
-                asyncio.timeout(self._deadline_seconds),  # httpx's own is of each read
+                asyncio.timeout(seconds),  # httpx's own is of each read
                 self._http.stream(method, path, content=body, headers=headers) as answer,
             ):
                 raw = await raw_body(answer, most)
         except TimeoutError:
-            raise Busy(
-                f"{self._http.base_url}: no whole answer in {self._deadline_seconds:g} s"
+            raise Failed(
+                f"{self._http.base_url}: no whole answer in {seconds:g} s; raise --deadline-seconds"
             ) from None
         except httpx.TransportError as error:
             raise Busy(f"{self._http.base_url}: {type(error).__name__} {error}") from error
@@ -136,8 +151,13 @@ class _Front:
             return raw
         text = raw[:_SHOWN_BYTES].decode(errors="replace")
         told = f"{self._http.base_url} answers {answer.status_code}: {text}"
-        if answer.status_code in _BUSY:
-            raise Busy(told, retry_after(answer.headers.get("retry-after")))
+        again = retry_after(answer.headers.get("retry-after"))
+        if answer.status_code == _FULL:
+            raise Full(told, again)
+        if answer.status_code == _OUT:
+            raise Busy(told, again)
+        if answer.status_code in _FAILED:
+            raise Failed(f"{told}; {_FAILED[answer.status_code]}")
         if answer.status_code in (413, 422):
             raise BadItem(told)
         if answer.status_code in (401, 403):
