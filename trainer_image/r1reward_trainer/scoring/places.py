@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bounds on what is under way. No request waits in line: who finds no place is told when to come
-again, so that a crowd costs neither memory nor a deadline."""
+again, so that a crowd costs neither memory nor a deadline. Only prompts of requests that have their
+place wait, for room for their images."""
 
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -149,9 +151,22 @@ class Stock:
             self._taken -= count
 
 
+@dataclass(eq=False)
+class _Waiting:
+    """Who stands in line.
+
+    Attributes:
+        count: units that he wants.
+        turn: done when he has them.
+    """
+
+    count: int
+    turn: asyncio.Future[None]
+
+
 class Room:
-    """So many units at once. Who finds too little waits; who needs more than all has all. For one
-    event loop.
+    """So many units at once. Who finds too little waits, and nobody who wants any overtakes him;
+    who needs more than all has all. For one event loop.
 
     Args:
         total: how many.
@@ -159,19 +174,42 @@ class Room:
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._taken = 0
-        self._freed = asyncio.Condition()
+        self._free = total
+        self._line: deque[_Waiting] = deque()
 
     @asynccontextmanager
     async def take(self, count: int) -> AsyncIterator[None]:
         """Holds so many for the context, however it ends."""
         count = min(count, self._total)
-        async with self._freed:
-            await self._freed.wait_for(lambda: self._taken + count <= self._total)
-            self._taken += count
+        if count:  # who wants nothing keeps nobody waiting
+            await self._enter(count)
         try:
             yield
         finally:
-            self._taken -= count
-            async with self._freed:
-                self._freed.notify_all()
+            self._leave(count)
+
+    async def _enter(self, count: int) -> None:
+        waiting = _Waiting(count, asyncio.get_running_loop().create_future())
+        self._line.append(waiting)
+        self._admit()
+        try:
+            await waiting.turn
+        except asyncio.CancelledError:
+            if waiting in self._line:
+                self._line.remove(waiting)
+                self._admit()  # those behind him may be content with less
+            else:
+                self._leave(count)
+            raise
+
+    def _leave(self, count: int) -> None:
+        self._free += count
+        self._admit()
+
+    def _admit(self) -> None:
+        """Lets in from the head of the line whom there is room for."""
+        while self._line and self._line[0].count <= self._free:
+            waiting = self._line.popleft()
+            self._free -= waiting.count
+            if not waiting.turn.done():  # else he is leaving, and gives back what he never used
+                waiting.turn.set_result(None)
