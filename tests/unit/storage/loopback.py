@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+_NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 
 
 @dataclass
@@ -18,7 +19,8 @@ class Faults:
     """What happens to the next requests, first in first out; then all goes well.
 
     `status:<n>` answers with it and does nothing, `code:<n>:<code>` likewise with an error
-    document, `drop` does nothing and hangs up, `lost` does what was asked and hangs up without
+    document, `refused:<code>` deletes nothing and says so of one object in an answer 200, `drop`
+    does nothing and hangs up, `lost` does what was asked and hangs up without
     an answer.
 
     Attributes:
@@ -49,8 +51,7 @@ def _listing(objects: dict[str, bytes], bucket: str) -> bytes:
         for key, data in sorted(objects.items())
     )
     contents += f"<Name>{bucket}</Name><IsTruncated>false</IsTruncated>"
-    namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
-    return f'<ListBucketResult xmlns="{namespace}">{contents}</ListBucketResult>'.encode()
+    return f"<ListBucketResult {_NAMESPACE}>{contents}</ListBucketResult>".encode()
 
 
 def _handler(faults: Faults) -> type[BaseHTTPRequestHandler]:
@@ -88,6 +89,12 @@ def _handler(faults: Faults) -> type[BaseHTTPRequestHandler]:
                 _, code_status, code = fault.split(":")
                 self._answer(int(code_status), f"<Error><Code>{code}</Code></Error>".encode())
                 return
+            if fault.startswith("refused:"):
+                refused = (
+                    f"<Error><Code>{fault.removeprefix('refused:')}</Code><Key>a</Key></Error>"
+                )
+                self._answer(200, f"<DeleteResult {_NAMESPACE}>{refused}</DeleteResult>".encode())
+                return
             status, content = self._act(method, self.path.split("?")[0], body)
             if fault == "lost":
                 self.close_connection = True
@@ -104,10 +111,7 @@ def _handler(faults: Faults) -> type[BaseHTTPRequestHandler]:
                 faults.objects.pop(key, None)
                 return 204, b""
             if method == "POST":
-                return (
-                    200,
-                    b'<DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"></DeleteResult>',
-                )
+                return 200, f"<DeleteResult {_NAMESPACE}></DeleteResult>".encode()
             if self._condition("If-None-Match") == "*" and found is not None:
                 return 412, b""
             expected = self._condition("If-Match")

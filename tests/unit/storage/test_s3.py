@@ -155,6 +155,21 @@ def test_a_refusal_is_not_tried_again(store: Store, faults: Faults):
     assert faults.requests == ["PUT"]
 
 
+def test_an_object_of_a_folder_that_may_not_be_deleted_is_a_refusal_and_not_an_outage(
+    store: Store, faults: Faults
+):
+    faults.objects["/bucket/root/folder/a"] = b"content"
+    faults.planned = deque(["", "refused:AccessDenied"])
+    with pytest.raises(ConfigurationError, match="AccessDenied") as caught:
+        store.delete_prefix("folder")
+    assert caught.value.reason == Reason.STORAGE_DENIED
+    assert faults.requests == ["GET", "POST"]
+
+    faults.planned = deque(["", "refused:InternalError"])
+    store.delete_prefix("folder")
+    assert faults.requests == ["GET", "POST"] * 3, "what passes is tried again"
+
+
 def test_a_conditional_put_whose_answer_was_lost_is_recognised_as_ours(
     store: Store, faults: Faults
 ):

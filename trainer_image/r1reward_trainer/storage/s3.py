@@ -325,7 +325,13 @@ class Store:
         def call() -> None:
             doomed = [DeleteObject(self._full(o.key)) for o in self.list(folder)]
             for error in self._client.remove_objects(self._bucket, doomed):
-                raise ConnectionError(f"{error.code}: {error.name}")
+                # It comes without a status; a code that nobody knows may pass.
+                kind = classify_answer(500, error.code)
+                if kind.passes:
+                    raise ConnectionError(f"{error.code}: {error.name}")
+                if kind is not Kind.ABSENT:
+                    place = f"s3://{self._bucket}/{error.name} at {self._endpoint}"
+                    raise answer_error(kind, error.code, "delete", place)
 
         self._try("delete", folder, call)
 
