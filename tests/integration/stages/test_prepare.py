@@ -15,9 +15,10 @@ from r1reward_api.reasons import Reason
 from r1reward_api.wire.manifest import StageManifest
 from r1reward_trainer.codedigest import code_digests
 from r1reward_trainer.data.rows import Row, open_annotated, open_rows, open_set, write_rows
-from r1reward_trainer.outcome import ConfigurationError, Interrupted
+from r1reward_trainer.outcome import ConfigurationError, Interrupted, ProgramError
 from r1reward_trainer.stages import prepare
 from r1reward_trainer.storage.outputs import find, publish, upload_output
+from tests.faulty_way import Request, faulty_way
 from tests.integration.stages.harness import SERVING, Killed, Workplace, die
 from tests.integration.stages.preparing import ROWS, output, put_jsonl, record, run
 
@@ -81,6 +82,43 @@ def test_what_was_uploaded_by_an_attempt_that_was_killed_before_it_published_goe
             attempt(1)
     manifest = attempt(2)
     assert workplace.left(manifest) == {f"attempt-2/{name}" for name in manifest.outputs}
+
+
+@pytest.mark.parametrize("what", ["rows/part-00000.parquet", "base/generation_config.json"])
+def test_what_is_overwritten_while_it_is_read_is_never_known_by_the_digest_of_what_it_was(
+    workplace: Workplace, spec: dict[str, Any], what: str
+) -> None:
+    other = replace(workplace, uid="other")
+    folder, _, name = what.partition("/")
+    if folder == "rows":
+        write_rows(workplace.folder / "new", ROWS[:40], Row)
+        new = (workplace.folder / "new" / name).read_bytes()
+    else:
+        new = b"{}"
+    place = workplace.open_store(f"{workplace.root}/{folder}")
+    place.put(name, place.get(name) if place.head(name) else b"{ }")
+    old = place.get(name)
+
+    with faulty_way(workplace.environ["AWS_ENDPOINT_URL"]) as way:
+
+        def overwrite(request: Request) -> None:
+            if request.method == "GET" and request.key.endswith(what):
+                place.put(name, new)
+
+        way.rule = overwrite
+        reader = replace(workplace, environ={**workplace.environ, "AWS_ENDPOINT_URL": way.url})
+        with pytest.raises(ProgramError, match="changed while it was read") as caught:
+            run(reader, spec)
+    reason = Reason.INVALID_DATA if folder == "rows" else Reason.INVALID_MODEL
+    assert caught.value.reason is reason
+
+    now = prepare.run(
+        workplace.config(spec, Stage.PREPARE, attempt=2), workplace.context(Stage.PREPARE)
+    )
+    place.put(name, old)
+    before = run(other, spec)
+    assert (now.cache_hit, before.cache_hit) == (False, False)
+    assert now.manifest.key != before.manifest.key
 
 
 def test_later_stages_that_are_already_computed_are_found(

@@ -30,13 +30,14 @@ from r1reward_api.canonical import canonical_json
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.job import ModelSpec
 from r1reward_trainer.api_key import carriable
+from r1reward_trainer.data.objects import changed_meanwhile
 from r1reward_trainer.outcome import (
     ConfigurationError,
     InfrastructureError,
     disk_full,
     is_disk_full,
 )
-from r1reward_trainer.storage.s3 import Store
+from r1reward_trainer.storage.s3 import NotFound, ObjectInfo, Store
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ def _hub_error(
 
 def _find_in_s3(uri: str, open_store: Callable[[str], Store]) -> FoundModel:
     store = open_store(uri.rstrip("/"))
-    files = [found for found in store.list("") if is_allowed(found.key)]
+    files = _model_files(store)
     if not files:
         raise _invalid(
             f"spec.model.uri {uri}: no model files below this prefix; it must be the folder that "
@@ -157,10 +158,20 @@ def _find_in_s3(uri: str, open_store: Callable[[str], Store]) -> FoundModel:
     digest = "sha256:" + hashlib.sha256(canonical_json(listing)).hexdigest()
 
     def stage(folder: Path) -> None:
+        changed = changed_meanwhile(Reason.INVALID_MODEL, f"the model {uri}")
         for file in files:
-            store.get_file(file.key, folder / file.key)
+            try:
+                store.get_file(file.key, folder / file.key)
+            except NotFound as error:
+                raise changed from error
+        if _model_files(store) != files:
+            raise changed
 
     return FoundModel(digest, uri, stage)
+
+
+def _model_files(store: Store) -> list[ObjectInfo]:
+    return [found for found in store.list("") if is_allowed(found.key)]
 
 
 def _find_in_claim(uri: str, folder: Path) -> FoundModel:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+from r1reward_api.reasons import Reason
+from r1reward_trainer.outcome import ProgramError
 from r1reward_trainer.storage.s3 import NotFound, ObjectInfo, Store
 
 
@@ -98,3 +100,13 @@ class Folder:
 def open_objects(uri: str) -> Objects:
     """A store of an s3:// URI with the environment's credentials, or a folder of this machine."""
     return Store.from_env(uri) if uri.startswith("s3://") else Folder(Path(uri or "."))
+
+
+def changed_meanwhile(reason: Reason, what: str) -> ProgramError:
+    """For what was listed, then read, and is listed otherwise now: its result must not be known by
+    the digest of what it was. The next attempt reads it anew."""
+    return ProgramError(
+        reason,
+        f"{what} changed while it was read; leave it as it is while a job prepares, and write what "
+        "is new to a new place",
+    )

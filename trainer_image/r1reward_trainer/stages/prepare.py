@@ -27,6 +27,7 @@ from r1reward_trainer.data.base_model import FoundModel, check_model, find_model
 from r1reward_trainer.data.baselines import check_same_weights, find_baselines, naming_baseline
 from r1reward_trainer.data.contamination import HELDOUT, Screen, contamination_warnings
 from r1reward_trainer.data.intake import Intake, take_in
+from r1reward_trainer.data.objects import changed_meanwhile
 from r1reward_trainer.data.partition import partition
 from r1reward_trainer.data.prompts import ChainCheck, PromptCheck, check_rendering
 from r1reward_trainer.data.rows import (
@@ -58,6 +59,7 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     Raises:
         ConfigurationError: storage, model or data are not as they must be.
         InfrastructureError: storage or the hub does not answer.
+        ProgramError: model or data changed while they were read.
     """
     spec, store = config.spec, context.store
     context.progress.update(message="checking storage")
@@ -81,6 +83,7 @@ def run(config: RunConfig, context: StageContext) -> Outcome:
     cache_hit = manifest is not None and manifest.created_by != config.job.uid
     if manifest is None:
         outputs, summary = _compute(config, context, found, baselines, sources)
+        check_unchanged(spec, context.open_store, inputs)
         manifest, cache_hit = publish(store, config, outputs, summary)
     cached = look_ahead(config, store, manifest, code)
     for stage in cached:
@@ -135,6 +138,24 @@ def find_sources(spec: R1RewardJobSpec, open_store: OpenStore) -> Sources:
             for i, one in enumerate(spec.evaluate.sets)
         },
     )
+
+
+def check_unchanged(
+    spec: R1RewardJobSpec, open_store: OpenStore, inputs: Mapping[str, str]
+) -> None:
+    """The rows must still be those of the key: they were read long after they were listed.
+
+    Args:
+        spec: of the job.
+        open_store: where they lie.
+        inputs: digests as the key has them, by `Sources.digests`.
+
+    Raises:
+        ProgramError: InvalidData, naming what changed.
+    """
+    for name, digest in find_sources(spec, open_store).digests().items():
+        if inputs[name] != digest:
+            raise changed_meanwhile(Reason.INVALID_DATA, f"what {name} names")
 
 
 def check_lengths(spec: R1RewardJobSpec, max_model_length: int) -> None:
