@@ -67,7 +67,10 @@ def apply(writer: Writer, observed: Observed, plan: Plan, new_token: Callable[[]
                 _create(writer, wanted, new_token())
                 changed = True
             else:
-                live = writer.ensure(CHILDREN[wanted["kind"]], wanted)
+                # An attempt that another process, perhaps of another version, froze a moment ago
+                # may not be known yet; it cannot be frozen anew.
+                once = wanted["kind"] == "ControllerRevision"
+                live = writer.ensure(CHILDREN[wanted["kind"]], wanted, once)
                 changed = changed or _version(observed, wanted) != _version_of(live)
         except (ApiError, OwnedByAnother) as error:
             if isinstance(error, LeftBehind):

@@ -53,7 +53,9 @@ class Writer:
         # uid: digest and version after our apply. Without it they were applied for ever.
         self._settled: OrderedDict[str, tuple[str, str]] = OrderedDict()
 
-    def ensure(self, resource: Resource, desired: Mapping[str, Any]) -> JsonObject:
+    def ensure(
+        self, resource: Resource, desired: Mapping[str, Any], once: bool = False
+    ) -> JsonObject:
         """Makes the object as desired by server-side apply; writes nothing when it is so.
 
         It is so when the annotation holds the digest of what is desired and the live object
@@ -64,6 +66,7 @@ class Writer:
             resource: the object's resource.
             desired: the fields that this manager decides, with name and namespace. A field
                 that it no longer has is removed, if nobody else set it.
+            once: one that is there already stays as it is, however it was made.
 
         Returns:
             The live object. One that is being deleted is returned as it is.
@@ -83,7 +86,8 @@ class Writer:
         wanted = digest(desired)
         if live is not None:
             _refuse_foreign(resource, live, desired)
-            if live["metadata"].get("deletionTimestamp") or self._is_so(live, desired, wanted):
+            going = live["metadata"].get("deletionTimestamp")
+            if once or going or self._is_so(live, desired, wanted):
                 return live
         self._allow()
         applied = self._client.apply(resource, _annotated(desired, wanted), self._manager)

@@ -8,9 +8,15 @@ import pytest
 
 from r1reward_operator.kube.bucket import TokenBucket
 from r1reward_operator.kube.client import KubeClient, Resource
-from r1reward_operator.kube.errors import Conflict, NotFound, NotLeader, OwnedByAnother
+from r1reward_operator.kube.errors import Conflict, Invalid, NotFound, NotLeader, OwnedByAnother
 from r1reward_operator.kube.reflector import Reflector
-from r1reward_operator.kube.resources import CONFIGMAPS, DEPLOYMENTS, SECRETS, SERVICES
+from r1reward_operator.kube.resources import (
+    CONFIGMAPS,
+    CONTROLLERREVISIONS,
+    DEPLOYMENTS,
+    SECRETS,
+    SERVICES,
+)
 from r1reward_operator.kube.store import Store
 from r1reward_operator.kube.writer import APPLIED_HASH, Writer
 from tests.integration.kube.waiting import eventually
@@ -184,6 +190,23 @@ def test_a_store_that_lags_does_not_make_a_stranger_s_object_ours(
     with pytest.raises(OwnedByAnother):
         writer(client, stores=empty).ensure(CONFIGMAPS, configmap(namespace, x="ours"))
     assert client.get(CONFIGMAPS, namespace, "c") == theirs
+
+
+def test_what_is_made_once_stays_as_another_process_made_it(
+    counting: CountingClient, namespace: str
+) -> None:
+    def revision(version: str) -> dict[str, Any]:
+        metadata = {"namespace": namespace, "name": "r", "ownerReferences": [OWNER]}
+        return {"metadata": metadata, "revision": 1, "data": {"by": version}}
+
+    # Neither process knows yet what the other has made.
+    first = writer(counting, stores={CONTROLLERREVISIONS: Store()})
+    second = writer(counting, stores={CONTROLLERREVISIONS: Store()})
+    made = first.ensure(CONTROLLERREVISIONS, revision("old"), once=True)
+    assert second.ensure(CONTROLLERREVISIONS, revision("new"), once=True) == made
+    assert counting.writes == 1
+    with pytest.raises(Invalid, match="immutable"):
+        second.ensure(CONTROLLERREVISIONS, revision("new"))
 
 
 def test_a_store_knows_of_a_write_at_once_and_of_changes_by_others_soon(

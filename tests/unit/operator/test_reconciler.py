@@ -20,16 +20,24 @@ from tests.unit.plan.simulation import example_runtime, example_spec
 
 
 class Refusing(Transport):
-    """A server that takes in statuses and refuses all else, as a test says."""
+    """A server that takes in statuses and refuses all else, as a test says.
+
+    Attributes:
+        others: what others have made, by name.
+    """
 
     def __init__(self, job: JsonObject, *refusals: ApiError) -> None:
+        self.others: dict[str, JsonObject] = {}
         self._job = job
         self._refusals = itertools.cycle(refusals)
 
     def request(self, method: str, path: str, *, body: Any = None, **_: Any) -> JsonObject:
         """As `Transport.request`."""
         if method == "GET":
-            raise NotFound(404, "NotFound", path)
+            found = self.others.get(path.rsplit("/", 1)[1])
+            if found is None:
+                raise NotFound(404, "NotFound", path)
+            return found
         if not path.endswith("/status"):
             raise next(self._refusals)
         version = str(int(self._job["metadata"]["resourceVersion"]) + 1)
@@ -38,7 +46,7 @@ class Refusing(Transport):
         return self._job
 
 
-def passes(*refusals: ApiError) -> tuple[Reconciler, Stores]:
+def passes(*refusals: ApiError, **others: JsonObject) -> tuple[Reconciler, Stores]:
     """A reconciler of one new job, for which a server will make nothing."""
     stores = Stores()
     runtime = {"name": "nvidia-h100", "uid": "r", "resourceVersion": "1"}
@@ -50,7 +58,9 @@ def passes(*refusals: ApiError) -> tuple[Reconciler, Stores]:
         "spec": example_spec(),
     }
     stores.jobs.upsert(job)
-    client, clock = KubeClient(Refusing(job, *refusals)), FakeClock()
+    transport = Refusing(job, *refusals)
+    transport.others = {name.replace("_", "-"): made for name, made in others.items()}
+    client, clock = KubeClient(transport), FakeClock()
     writer = Writer(client, TokenBucket(1e6, 10**6), FIELD_MANAGER, stores=stores.by_resource())
     reconciler = Reconciler(
         stores=stores,
@@ -90,3 +100,14 @@ def test_a_refusal_for_good_ends_the_job_and_the_end_is_looked_at_at_once():
     assert reconcile("a", "job") == AGAIN_SECONDS
     assert phase(stores) == "Failed"
     assert reconcile("a", "job") is None
+
+
+def test_an_attempt_that_another_process_has_just_frozen_is_not_frozen_anew():
+    owner = {"kind": "R1RewardJob", "name": "job", "uid": "j", "controller": True}
+    metadata = {"namespace": "a", "name": "job-prepare-1-frozen", "ownerReferences": [owner]}
+    frozen = {"metadata": {**metadata, "uid": "f", "resourceVersion": "9"}}
+    refused = Invalid(422, "Invalid", "data: Invalid value: field is immutable")
+    reconcile, stores = passes(refused, job_prepare_1_frozen=frozen)
+    for _ in range(3):
+        assert reconcile("a", "job") == AGAIN_SECONDS
+    assert phase(stores) == "Starting"
