@@ -61,8 +61,15 @@ class Reconciler:
         written = self._write_status(observed.job, wanted)
         cleared = clear(self.writer, observed, wanted)
         if wanted.delete_job:
-            uid = observed.uid
-            self.writer.delete(R1REWARDJOBS, namespace, name, uid, "Background")
+            # As it was seen: spec.rerun or a longer TTL may have come at the last moment.
+            metadata = observed.job["metadata"]
+            self.writer.delete(
+                R1REWARDJOBS,
+                namespace,
+                name,
+                metadata["uid"],
+                resource_version=metadata["resourceVersion"],
+            )
             return None
         if applied.obstacle is not None and not applied.obstacle.final:
             # Not at once, even when its words were written: they may be others each time.

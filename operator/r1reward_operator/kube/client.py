@@ -224,15 +224,17 @@ class KubeClient:
         name: str,
         uid: str | None = None,
         propagation: str = "Background",
+        resource_version: str | None = None,
     ) -> None:
-        """Deletes the object; raises `Conflict` when it has another uid than the one given."""
+        """Deletes the object; raises `Conflict` when it has another uid or version than given."""
         body: JsonObject = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "propagationPolicy": propagation,
         }
-        if uid is not None:
-            body["preconditions"] = {"uid": uid}
+        wanted = {"uid": uid, "resourceVersion": resource_version}
+        if preconditions := {k: v for k, v in wanted.items() if v is not None}:
+            body["preconditions"] = preconditions
         self._call("DELETE", resource.path(namespace, name), body=body)
 
     def post(self, path: str, body: Mapping[str, Any]) -> JsonObject:

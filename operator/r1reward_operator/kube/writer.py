@@ -138,6 +138,7 @@ class Writer:
         name: str,
         uid: str | None = None,
         propagation: str = "Background",
+        resource_version: str | None = None,
     ) -> bool:
         """Deletes the object; does nothing when it is gone, going, or now another one.
 
@@ -147,20 +148,24 @@ class Writer:
             name: the object's name.
             uid: deletes only the object with this uid.
             propagation: `Background`, `Foreground` or `Orphan`.
+            resource_version: deletes the object only as it was when this was read.
 
         Returns:
             Whether this call began the deletion.
+
+        Raises:
+            Conflict: when `resource_version` is given and the object has changed since.
         """
         known = self._stores[resource].get(namespace, name) if resource in self._stores else None
         if known is not None and known["metadata"].get("deletionTimestamp"):
             return False
         self._allow()
         try:
-            self._client.delete(resource, namespace, name, uid, propagation)
+            self._client.delete(resource, namespace, name, uid, propagation, resource_version)
         except NotFound:
             return False
         except Conflict:
-            if uid is None:
+            if uid is None or resource_version is not None:
                 raise
             return False  # the object of that uid is gone
         logger.info("deleted %s %s/%s", resource, namespace, name)

@@ -51,6 +51,10 @@ class Passes:
                 return
         raise AssertionError(f"{name} does not come to rest")
 
+    def once(self, name: str) -> None:
+        """One more pass over a job as it was when last looked at."""
+        self._reconcile(self._namespace, name)
+
     def _look(self) -> None:
         for resource, store in self._stores.by_resource().items():
             page = self._client.list(resource, self._namespace if resource.namespaced else None)

@@ -3,6 +3,8 @@
 
 import base64
 import json
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,9 +13,11 @@ from r1reward_api.constants import Stage
 from r1reward_api.names import attempt_token_secret
 from r1reward_api.wire.termination import FailureClass, Termination
 from r1reward_operator.kube.client import KubeClient, Resource
-from r1reward_operator.kube.errors import Forbidden, Invalid
+from r1reward_operator.kube.errors import Conflict, Forbidden, Invalid
 from r1reward_operator.kube.resources import DEPLOYMENTS, JOBS, PODS, PYTORCHJOBS, SECRETS
 from r1reward_operator.resources import CHILDREN, R1REWARDJOBS
+from tests.clock import FakeClock
+from tests.integration.operator.passes import Passes
 from tests.integration.operator.world import World, rfc3339
 
 
@@ -217,6 +221,27 @@ def test_a_configuration_error_fails_the_job_at_once_and_rerun_starts_it_again(w
     world.delete_pod(pod)
     world.wait_phase("wrong", Stage.PREPARE, "Starting", 2)
     assert world.condition("wrong", "Failed")["status"] == "False"
+
+
+def test_a_rerun_that_is_asked_for_just_before_the_ttl_ends_keeps_the_job(
+    worlds: Callable[[], World], operator_client: KubeClient
+):
+    world, clock = worlds(), FakeClock(datetime.now(UTC))
+    passes = Passes(operator_client, world.namespace, clock)
+    world.create("late", policy={"ttlSecondsAfterFinished": 60})
+    passes.rest("late")
+    (pod,) = world.run("late", Stage.PREPARE)
+    world.end_pod(pod, "r1", 78, "")
+    passes.rest("late")
+    assert world.job("late")["status"]["phase"] == "Failed"
+    clock.advance(61)
+    world.change("late", {"rerun": 1})
+    with pytest.raises(Conflict):
+        passes.once("late")
+    world.delete_pod(pod)
+    passes.rest("late")
+    stage = world.stage("late", Stage.PREPARE)
+    assert (stage["phase"], stage["attempt"]) == ("Starting", 2)
 
 
 def test_a_started_job_refuses_other_work_but_takes_more_replicas(world: World):
