@@ -6,7 +6,6 @@ for 2 (R1-Reward, section 5): a judge that always says 1 scores 100 %. Their fig
 those of both orders, so that published numbers can be compared and the bias be seen.
 """
 
-import re
 from typing import Literal
 
 import numpy as np
@@ -14,11 +13,14 @@ from numpy.typing import NDArray
 
 from r1reward_trainer.evaluation.benchmarks import Benchmark
 from r1reward_trainer.evaluation.predictions import GREEDY, Judgements
-from r1reward_trainer.method.verdict import last_digit, released_fallback
+from r1reward_trainer.method.verdict import (
+    ANSWER_CLOSE,
+    ANSWER_OPEN,
+    last_digit,
+    released_fallback,
+)
 
 Protocol = Literal["BothOrders", "SeededRandom", "Release"]
-
-_RELEASED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def released_choice(response: str, benchmark: Benchmark | None) -> int:
@@ -28,12 +30,13 @@ def released_choice(response: str, benchmark: Benchmark | None) -> int:
     the text or, in the script for MM-RLHF-RewardBench, of the first line that holds one. What is
     not 1 or cannot be read is 2.
     """
-    found = _RELEASED.search(response)
-    if found is None:
+    # No regular expression: many blocks that nothing closes would each be read to the end.
+    block, closed, _ = response.partition(ANSWER_OPEN)[2].partition(ANSWER_CLOSE)
+    if not closed:
         fallback = released_fallback if benchmark == "MM-RLHF-RewardBench" else last_digit
         return 1 if fallback(response) == 1 else 2
     try:
-        return 1 if float(found[1].strip()) == 1 else 2
+        return 1 if float(block.strip()) == 1 else 2
     except ValueError:
         return 2
 

@@ -86,8 +86,9 @@ def judge_prompt(tail: str, verdict: int) -> str:
 
 def _shown(tail: str) -> str:
     # NFC, as tokenizers take it, and what stands for brackets are longer than what is written:
-    # so the cut comes last.
-    harmless = unicodedata.normalize("NFC", tail).translate(_HARMLESS)
+    # so the cut of the bytes comes last. The one before it is of characters, as the time of NFC
+    # grows with the square of the marks on one letter.
+    harmless = unicodedata.normalize("NFC", tail[-TAIL_BYTES:]).translate(_HARMLESS)
     return harmless.encode()[-TAIL_BYTES:].decode(errors="ignore")
 
 
