@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training rows that evaluation would know again: by what their images look like, or by their text.
 
-The index holds about a kilobyte for each row that is to be judged, whatever the size of the
-training data, whose rows pass one by one.
+The index holds about a kilobyte for each row that is to be judged and four for each of their
+images, whatever the size of the training data, whose rows pass one by one.
 """
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from r1reward_trainer.data.perceptual import LIKE, perceptual_hash
+from r1reward_trainer.data.pictures import Pictures
 from r1reward_trainer.data.rows import Row, SetRow
 from r1reward_trainer.data.shingles import Hashes, shingles
-from r1reward_trainer.data.split import ImageHash, image_hash
+from r1reward_trainer.data.split import image_hash
 
 HELDOUT = "heldout"
 """What the held-out rows are called among the sets."""
@@ -40,8 +40,8 @@ class Match:
         set: the judged row's set.
         item: the judged row's id, the benchmark's own where it has one.
         kind: what they share.
-        likeness: of an image the bits of 128 that are equal, of a text the share of the judged
-            row's that the training row holds; from 0 to 1.
+        likeness: of an image the correlation of the two, of a text the share of the judged row's
+            that the training row holds; from 0 to 1.
         rows: numbers of all judged rows of the set that it would give away, in no order: several
             may be about one image.
     """
@@ -62,16 +62,6 @@ class Match:
         }
 
 
-@dataclass
-class _Images:
-    """Of the judged rows: hashes and whose they are."""
-
-    exact: dict[ImageHash, list[int]] = field(default_factory=dict)
-    shapes: "array[int]" = field(default_factory=lambda: array("Q"))
-    steps: "array[int]" = field(default_factory=lambda: array("Q"))
-    owners: "array[int]" = field(default_factory=lambda: array("I"))
-
-
 class Screen:
     """Knows the rows that are to be judged; says which training rows they share something with.
 
@@ -83,11 +73,10 @@ class Screen:
         self._of_set: array[int] = array("H")
         self._items: list[str] = []
         self._pictures: array[int] = array("Q")
-        self._images = _Images()
+        self._images = Pictures()
         self._hashes: array[int] = array("Q")
         self._owners: array[int] = array("I")
         self._index: _Index | None = None
-        self._last: tuple[ImageHash, tuple[int, int] | None] | None = None
 
     def add(self, name: str, row: Row) -> None:
         """Takes in a row of a set."""
@@ -97,7 +86,8 @@ class Screen:
         self._items.append(row.item if isinstance(row, SetRow) else row.id)
         self._of_set.append(self._sets.index(name))
         self._pictures.append(_pictures(row, owner))
-        self._add_images(row, owner)
+        for image in row.images:
+            self._images.add(image, owner)
         sketch = shingles((row.question, row.answer1, row.answer2))[:_SKETCH]
         self._hashes.extend(sketch.tolist())
         self._owners.extend([owner] * len(sketch))
@@ -108,46 +98,23 @@ class Screen:
         best: dict[int, tuple[float, int, Literal["image", "text"]]] = {}
         given_away: defaultdict[int, set[int]] = defaultdict(set)
 
-        def note(owners: Sequence[int], likeness: Sequence[float], kind: Literal["image", "text"]):
-            for owner, value in zip(owners, likeness, strict=True):
+        def note(found: Iterable[tuple[int, float]], kind: Literal["image", "text"]) -> None:
+            for owner, value in found:
                 of = self._of_set[owner]
                 given_away[of].add(owner)
                 if of not in best or value > best[of][0]:
                     best[of] = (value, owner, kind)
 
         for image in row.images:
-            exact = self._images.exact.get(image_hash(image), [])
-            note(exact, [1.0] * len(exact), "image")
-            looks = self._looks(image)
-            if looks is not None:
-                note(*index.like(looks), "image")
-        note(*index.sharing(shingles((row.question, row.answer1, row.answer2))), "text")
+            note(self._images.like(image), "image")
+        note(index.sharing(shingles((row.question, row.answer1, row.answer2))), "text")
         return [
             Match(self._sets[of], self._items[owner], kind, round(value, 3), tuple(given_away[of]))
             for of, (value, owner, kind) in sorted(best.items())
         ]
 
-    def _add_images(self, row: Row, owner: int) -> None:
-        for image in row.images:
-            self._images.exact.setdefault(image_hash(image), []).append(owner)
-            looks = self._looks(image)
-            if looks is not None:
-                self._images.shapes.append(looks[0])
-                self._images.steps.append(looks[1])
-                self._images.owners.append(owner)
-
-    def _looks(self, image: bytes) -> tuple[int, int] | None:
-        """Rows about one image mostly follow each other."""
-        name = image_hash(image)
-        if self._last is None or self._last[0] != name:
-            self._last = (name, perceptual_hash(image))
-        return self._last[1]
-
     def _indexed(self) -> "_Index":
         return _Index(
-            np.array(self._images.shapes, dtype=np.uint64),
-            np.array(self._images.steps, dtype=np.uint64),
-            np.array(self._images.owners, dtype=np.int64),
             np.array(self._hashes, dtype=np.uint64),
             np.array(self._owners, dtype=np.int64),
             np.array(self._of_set, dtype=np.int64),
@@ -178,19 +145,15 @@ def _wording(hashes: Hashes, pictures: Hashes, images: int) -> Hashes:
 
 
 class _Index:
-    """Hashes of judged rows as arrays, with the row that each belongs to."""
+    """Hashes of judged rows' texts as arrays, with the row that each belongs to."""
 
     def __init__(
         self,
-        shapes: Hashes,
-        steps: Hashes,
-        image_owners: np.ndarray,
         hashes: Hashes,
         owners: np.ndarray,
         of_set: np.ndarray,
         pictures: Hashes,
     ) -> None:
-        self._shapes, self._steps, self._image_owners = shapes, steps, image_owners
         rare = np.ones(len(hashes), dtype=bool)
         for one in np.unique(of_set):
             own = np.flatnonzero(of_set[owners] == one)
@@ -202,20 +165,13 @@ class _Index:
         self._hashes, self._owners = hashes[order], owners[order]
         self._sizes = np.bincount(self._owners, minlength=len(of_set))
 
-    def like(self, looks: tuple[int, int]) -> tuple[list[int], list[float]]:
-        """Rows with an image that looks the same, and how much."""
-        differing = np.bitwise_count(self._shapes ^ np.uint64(looks[0])).astype(np.int64)
-        differing += np.bitwise_count(self._steps ^ np.uint64(looks[1]))
-        found = np.flatnonzero(differing <= LIKE)
-        return self._image_owners[found].tolist(), (1 - differing[found] / 128).tolist()
-
-    def sharing(self, text: Hashes) -> tuple[list[int], list[float]]:
+    def sharing(self, text: Hashes) -> list[tuple[int, float]]:
         """Rows of whose text the given one holds enough, and how much."""
         first = np.searchsorted(self._hashes, text, "left")
         last = np.searchsorted(self._hashes, text, "right")
         hit = np.flatnonzero(last > first)
         if len(hit) == 0:
-            return [], []
+            return []
         ranges = zip(first[hit], last[hit], strict=True)
         owners, shared = np.unique(
             np.concatenate([self._owners[start:end] for start, end in ranges]), return_counts=True
@@ -223,20 +179,23 @@ class _Index:
         sizes = self._sizes[owners]
         share = shared / sizes
         enough = (sizes >= _FEWEST) & (share >= SHARED)
-        return owners[enough].tolist(), share[enough].tolist()
+        return list(zip(owners[enough].tolist(), share[enough].tolist(), strict=True))
 
 
-def contamination_warnings(figures: dict[str, Any], removed: bool) -> list[str]:
+def contamination_warnings(
+    figures: dict[str, Any], removed: bool, rows: str = "training rows"
+) -> list[str]:
     """A sentence for each set that training rows would give away.
 
     Args:
         figures: of Findings.
         removed: whether the rows were left out.
+        rows: what they are called.
     """
     done = "were left out" if removed else "stay: see data.contamination"
     return [
         f"{found['givenAway']} of {found['rows']} rows of {name} share an image or a text with "
-        f"{found['byImage'] + found['byText']} training rows, which {done}"
+        f"{found['byImage'] + found['byText']} {rows}, which {done}"
         for name, found in figures["sets"].items()
         if found["givenAway"]
     ]
@@ -247,10 +206,12 @@ class Findings:
 
     Args:
         sets: names of all sets, with their rows.
+        noted: under which name an entry has the id of what is noted.
     """
 
-    def __init__(self, sets: dict[str, int]) -> None:
+    def __init__(self, sets: dict[str, int], noted: str = "row") -> None:
         self._sets = sets
+        self._noted = noted
         self._rows: Counter[tuple[str, str]] = Counter()
         self._given_away: dict[str, set[int]] = {name: set() for name in sets}
         self._examples: dict[str, list[dict[str, Any]]] = {name: [] for name in sets}
@@ -264,7 +225,7 @@ class Findings:
         for match in matches:
             self._rows[match.set, match.kind] += 1
             self._given_away[match.set].update(match.rows)
-            entry = {"row": row.id, **match.figures()}
+            entry = {self._noted: row.id, **match.figures()}
             found.append(entry)
             if len(self._examples[match.set]) < _EXAMPLES:
                 self._examples[match.set].append(entry)
