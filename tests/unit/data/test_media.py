@@ -48,6 +48,28 @@ def test_an_absolute_path_is_found_by_its_last_parts_if_only_one_file_can_be_mea
     assert files.image("/home/me/data/pictures/a.png") == b"data/pictures/a.png"
 
 
+def test_two_paths_of_another_machine_are_never_one_file(folder: Path) -> None:
+    files = beside(folder)
+    assert files.image("/home/me/cats/b.png") == b"data/b.png"
+    both = r"/home/me/dogs/b\.png and /home/me/cats/b\.png would both be .*data/b\.png.*imagePrefix"
+    with pytest.raises(LookupError, match=both):
+        files.image("/home/me/dogs/b.png")
+    for same in ("/home/me/cats/b.png", "/home/me/cats//b.png", "b.png"):
+        assert files.image(same) == b"data/b.png"
+    files.image("/home/me/cats/pictures/sub/a.png")  # whose folder is known by now
+    with pytest.raises(LookupError, match="would both be"):
+        files.image("/mnt/pictures/sub/a.png")
+    files = beside(folder, "/home/me/dogs")
+    assert files.image("/home/me/cats/b.png") == files.image("/home/me/dogs/b.png")
+
+
+def test_two_videos_of_another_machine_are_never_one_folder(folder: Path) -> None:
+    files = beside(folder)
+    assert files.frames("/home/me/pictures", 4) == files.frames("/home/me/pictures/", 4) != []
+    with pytest.raises(LookupError, match="would both be"):
+        files.frames("/home/you/pictures", 4)
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -88,7 +110,9 @@ def test_frames_are_sorted_by_number_and_evenly_chosen(tmp_path: Path) -> None:
     (clip / "thumbs/0.jpg").write_bytes(b"no frame either")
     files = Beside(Folder(tmp_path), "bench.jsonl")
     assert files.frames("video/clip", 4) == [b"0", b"33", b"66", b"99"]
+    assert files.videos_cut == 1
     assert len(files.frames("video/clip", 1000)) == 32
+    assert files.videos_cut == 1, "no setting has more than 32"
     assert files.frames("/home/me/alignment/video/clip", 1) == [b"0"]
     with pytest.raises(LookupError, match="there is no"):
         files.frames("video/none", 4)

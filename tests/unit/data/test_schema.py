@@ -38,6 +38,8 @@ RECORD: dict[str, Any] = {
 class Files:
     """The images beside the record's file, by path."""
 
+    videos_cut = 0
+
     def __init__(self, **images: bytes) -> None:
         self._images = images
 

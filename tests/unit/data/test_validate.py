@@ -100,6 +100,35 @@ def test_rows_are_compared_with_evaluation_sets(folder: Path) -> None:
     assert "r1 and b1: image, 100 % alike" in text
 
 
+def test_rows_with_fewer_frames_than_their_videos_have_are_told_with_the_remedy(
+    tmp_path: Path,
+) -> None:
+    for number in range(3):
+        frame = tmp_path / f"clip/frame_{number}.png"
+        frame.parent.mkdir(exist_ok=True)
+        frame.write_bytes(png(number))
+    (tmp_path / "one.png").write_bytes(png(9))
+    pair = {"prompt": "Which?", "chosen": "x", "rejected": "y"}
+    lines = [{"id": "v", "video": "clip", **pair}, {"id": "i", "image": "one.png", **pair}]
+    rows = tmp_path / "bench.jsonl"
+    rows.write_text("\n".join(map(json.dumps, lines)))
+    bench = (str(rows), "MMRLHFRewardBench")
+    for given in (
+        Options([bench[0]], format="MMRLHFRewardBench"),
+        Options([bench[0]], format="MMRLHFRewardBench", sets={"mm": bench}),
+    ):
+        report = validate(given)
+        assert report["fewerFrames"] == 1
+        told = [w for w in report["warnings"] if "fewer frames" in w]
+        assert [w.partition(" are judged")[0] for w in told] == ["1 rows", "1 rows of mm"][
+            : 1 + len(given.sets)
+        ]
+        assert all("--max-images" in w and "serving.imagesPerPrompt" in w for w in told)
+    enough = validate(Options([bench[0]], format="MMRLHFRewardBench", max_images=3))
+    assert (enough["fewerFrames"], enough["imageSizes"]["perRow"]["max"]) == (0, 3)
+    assert not any("frames" in warning for warning in enough["warnings"])
+
+
 def test_a_row_has_no_more_images_than_a_runtime_takes_unless_it_is_said_to(
     tmp_path: Path,
 ) -> None:

@@ -102,6 +102,7 @@ def take_in(
                 try:
                     if isinstance(record, BadRecord):
                         raise record
+                    cut = media.videos_cut
                     row = parse(record, media)
                     check(row)
                 except BadRecord as error:
@@ -111,7 +112,7 @@ def take_in(
                 else:
                     hashes = tuple(image_hash(image) for image in row.images)
                     intake.images.append(hashes)
-                    intake.quality.note(row, hashes)
+                    intake.quality.note(row, hashes, fewer_frames=media.videos_cut > cut)
                     write(row)
             tick(number)
     return intake

@@ -30,7 +30,8 @@ class Beside:
     A relative path is taken from the file's folder. A path that begins with `prefix` is what
     follows it. Any other absolute path comes from the machine that wrote the rows: its last parts
     are looked for, and it counts only where exactly one of them exists. What was before them is
-    then taken for that machine's name of the folder. No path leaves the folder.
+    then taken for that machine's name of the folder. Two such paths are never one file. No path
+    leaves the folder.
 
     Args:
         store: rooted where the file's name begins.
@@ -44,6 +45,10 @@ class Beside:
         self._folder = PurePosixPath(name).parent
         self._prefix = prefix
         self._known: list[str] = []
+        self._before: dict[str, str] = {}  # a machine's folders, each once
+        self._claims: dict[int, str] = {}  # what stood before a place, by the place's hash
+        self.videos_cut = 0
+        """Of which fewer frames were given than a larger `most` had allowed."""
         self._cached = lru_cache(maxsize=_CACHED_IMAGES)(self._read)
 
     def image(self, path: str) -> bytes:
@@ -64,19 +69,41 @@ class Beside:
         tried = self._candidates(folder)
         found = {place: frames for place in tried if (frames := self._frames_in(place))}
         place = self._only(folder, tried, list(found))
+        self._claim(folder, place)
         frames = sorted(found[place], key=lambda frame: by_number(frame.key))
+        self.videos_cut += min(len(frames), MAX_FRAMES) > most
         return [self._get(frame) for frame in evenly(frames, min(most, MAX_FRAMES))]
 
     def _read(self, path: str) -> bytes:
         for known in self._known:
             if path.startswith(known) and (info := self._info(path[len(known) :])):
+                self._claim(path, path[len(known) :])
                 return self._get(info)
         tried = self._candidates(path)
         found = {rest: info for rest in tried if (info := self._info(rest))}
         rest = self._only(path, tried, list(found))
+        self._claim(path, rest)
         if path.startswith("/") and len(self._known) < _KNOWN_PREFIXES:
             self._known.append(path[: len(path) - len(rest)])
         return self._get(found[rest])
+
+    def _claim(self, path: str, place: str) -> None:
+        """Refuses what another path of another machine was taken for before: they were two files.
+
+        Raises:
+            LookupError: with both paths.
+        """
+        if not path.startswith("/") or (self._prefix and path.startswith(self._prefix)):
+            return
+        before = str(PurePosixPath(path.rstrip("/").removesuffix(place)))
+        before = self._before.setdefault(before, before)
+        claimed = self._claims.setdefault(hash(place), before)
+        if claimed != before:
+            raise LookupError(
+                f"{path[:_SHOWN_CHARACTERS]} and {f'{claimed}/{place}'[:_SHOWN_CHARACTERS]} would "
+                f"both be {self._store.uri(self._key(place))}: say in imagePrefix what stands for "
+                "the folder, or write relative paths"
+            )
 
     def _candidates(self, path: str) -> list[str]:
         found = relative_paths(path, self._prefix)

@@ -33,6 +33,7 @@ class Quality:
         self._left_out: Counter[str] = Counter()
         self._longer_is_better = 0
         self._same_answers = 0
+        self._fewer_frames = 0
         self._duplicates = Duplicates()
         self._sizes = {name: Distribution() for name in ("width", "height", "pixels", "perRow")}
         self._characters = {name: Distribution() for name in ("question", "answer")}
@@ -60,13 +61,15 @@ class Quality:
         """Counts a record that is in order but holds no preference."""
         self._left_out[why] += 1
 
-    def note(self, row: Row, images: tuple[ImageHash, ...]) -> None:
+    def note(self, row: Row, images: tuple[ImageHash, ...], *, fewer_frames: bool = False) -> None:
         """Counts a good row.
 
         Args:
             row: as it was read.
             images: hashes of its images.
+            fewer_frames: it has fewer frames of its video than could be taken.
         """
+        self._fewer_frames += fewer_frames
         self._rows += 1
         self._sources[row.source] += 1
         self._gold[row.gold] += 1
@@ -116,6 +119,7 @@ class Quality:
             "allOneLabel": one_label,
             "longerIsBetter": round(self._longer_is_better / max(1, self._rows), 3),
             "sameAnswers": self._same_answers,
+            "fewerFrames": self._fewer_frames,
             "imageSizes": _quantiles(self._sizes),
             "characters": _quantiles(self._characters),
             "repeatedIds": repeated_ids,
@@ -129,6 +133,21 @@ class Quality:
 
 def _quantiles(distributions: dict[str, Distribution]) -> dict[str, dict[str, float]]:
     return {name: found.figures() for name, found in distributions.items()}
+
+
+def frame_warnings(figures: dict[str, Any], rows: str = "rows") -> list[str]:
+    """A sentence where videos had more frames than a row may have images.
+
+    Args:
+        figures: of Quality.
+        rows: what they are called.
+    """
+    if not figures["fewerFrames"]:
+        return []
+    return [
+        f"{figures['fewerFrames']} {rows} are judged by fewer frames than their videos have; raise "
+        "the runtime's serving.imagesPerPrompt (r1 data validate: --max-images), up to 32"
+    ]
 
 
 def _warnings(figures: dict[str, Any], gold: Counter[int]) -> list[str]:
@@ -146,6 +165,7 @@ def _warnings(figures: dict[str, Any], gold: Counter[int]) -> list[str]:
         )
     if figures["repeatedIds"]:
         warnings.append(f"{figures['repeatedIds']} rows repeat the id of another row")
+    warnings += frame_warnings(figures)
     duplicates = figures["duplicates"]
     if again := duplicates["exact"] + duplicates["swapped"]:
         warnings.append(f"{again} rows repeat question, answers and images of another row")

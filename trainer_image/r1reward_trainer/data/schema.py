@@ -41,6 +41,11 @@ class Media(Protocol):
         """
         ...
 
+    @property
+    def videos_cut(self) -> int:
+        """Videos so far of which `frames` gave fewer than for a larger `most`."""
+        ...
+
     def frames(self, folder: str, most: int) -> Sequence[bytes]:
         """The frames of a video, in their order; evenly chosen where there are more than `most`.
 

@@ -18,6 +18,7 @@ from r1reward_trainer.data.contamination import Findings, Screen, contamination_
 from r1reward_trainer.data.formats.registry import importer_of
 from r1reward_trainer.data.intake import Intake, take_in
 from r1reward_trainer.data.objects import open_objects
+from r1reward_trainer.data.quality import frame_warnings
 from r1reward_trainer.data.rows import Row, SetRow
 from r1reward_trainer.data.schema import parse_row, parse_set_row
 from r1reward_trainer.data.sources import Source, find_files
@@ -104,6 +105,8 @@ def validate(options: Options) -> dict[str, Any]:
     del report["train"], report["heldout"]
     if sets:
         report["sets"] = {name: taken.quality.figures() for name, taken in judged.items()}
+        for name, figures in report["sets"].items():
+            report["warnings"] += frame_warnings(figures, f"rows of {name}")
         report["contamination"] = findings.figures()
         report["warnings"] += contamination_warnings(report["contamination"], removed=False)
     return report
