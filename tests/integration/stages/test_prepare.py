@@ -241,6 +241,36 @@ def test_chains_about_images_that_look_like_held_out_ones_are_named_and_left_out
     named = {line["chain"] for line in map(json.loads, lines.splitlines()) if "chain" in line}
     assert heldout <= named
     assert kept == {row.id for row in ROWS} - named
+    report = json.loads(
+        (output(workplace, outcome.manifest, "quality") / "report.json").read_text()
+    )
+    found = report["chains"]["contamination"]
+    assert (report["chains"]["rows"], found["rows"]) == (len(kept), len(named))
+    assert found["sets"]["heldout"]["givenAway"] == len(heldout)
+    assert outcome.manifest.summary["contaminatedChains"] == str(len(named))
+    told = f"{len(named)} chains of sft.chains, which were left out"
+    assert any(told in warning for warning in report["warnings"]), report["warnings"]
+
+
+def test_chains_that_an_evaluation_set_knows_are_named_and_stay_where_training_rows_do(
+    workplace: Workplace, spec: dict[str, Any]
+) -> None:
+    train = list(open_rows(output(workplace, run(workplace, spec).manifest, "train")))
+    put_jsonl(workplace, "bench/own.jsonl", [record(train[0], id="known")])
+    chains = [record(row, response=f"<think>a</think><answer>{row.gold}</answer>") for row in train]
+    put_jsonl(workplace, "chains/own.jsonl", chains)
+    sets = [{"name": "own", "uri": f"{workplace.root}/bench/own.jsonl"}]
+    spec = {**spec, "evaluate": {**spec["evaluate"], "sets": sets}}
+    outcome = run(workplace, {**spec, "sft": {"chains": f"{workplace.root}/chains/own.jsonl"}})
+    report = json.loads(
+        (output(workplace, outcome.manifest, "quality") / "report.json").read_text()
+    )
+    found = report["chains"]["contamination"]["sets"]["own"]
+    assert (found["rows"], found["givenAway"], found["byImage"]) == (1, 1, 4)
+    assert found["examples"][0]["chain"] in {row.id for row in train}
+    assert report["chains"]["rows"] == len(train)
+    told = "1 of 1 rows of own share an image or a text with 4 chains of sft.chains, which stay"
+    assert any(told in warning for warning in report["warnings"]), report["warnings"]
 
 
 def test_each_evaluation_set_is_imported_with_the_benchmarks_ids_and_categories(
@@ -277,6 +307,12 @@ def test_each_evaluation_set_is_imported_with_the_benchmarks_ids_and_categories(
     assert [(r.answer1, r.answer2)[r.gold - 1] for r in rows] == ["two"] * 4
     assert sorted(r.gold for r in rows) == [1, 1, 2, 2]
     assert rows[3].images == (ROWS[0].images[0], ROWS[12].images[0])  # frames 8 and 11
+    report = json.loads(
+        (output(workplace, outcome.manifest, "quality") / "report.json").read_text()
+    )
+    assert report["sets"]["mm-rlhf"]["fewerFrames"] == 1
+    told = "1 rows of mm-rlhf are judged by fewer frames than their videos have; raise"
+    assert any(told in warning for warning in report["warnings"]), report["warnings"]
     known = {Stage.PREPARE: outcome.manifest}
     evaluate = workplace.config(spec, Stage.EVALUATE, known)
     assert evaluate.inputs["set-mm-rlhf"].digest == outcome.manifest.outputs["set-mm-rlhf"].digest

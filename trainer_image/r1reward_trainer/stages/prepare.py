@@ -25,11 +25,17 @@ from r1reward_trainer.context import StageContext
 from r1reward_trainer.data.balance import balanced_gold, with_gold
 from r1reward_trainer.data.base_model import FoundModel, check_model, find_model
 from r1reward_trainer.data.baselines import check_same_weights, find_baselines, naming_baseline
-from r1reward_trainer.data.contamination import HELDOUT, Screen, contamination_warnings
+from r1reward_trainer.data.contamination import (
+    HELDOUT,
+    Findings,
+    Screen,
+    contamination_warnings,
+)
 from r1reward_trainer.data.intake import Intake, take_in
 from r1reward_trainer.data.objects import changed_meanwhile
-from r1reward_trainer.data.partition import partition
+from r1reward_trainer.data.partition import admit, partition
 from r1reward_trainer.data.prompts import ChainCheck, PromptCheck, check_rendering
+from r1reward_trainer.data.quality import frame_warnings
 from r1reward_trainer.data.rows import (
     SPOOL_ROWS_PER_GROUP,
     AnnotatedRow,
@@ -255,18 +261,24 @@ def _compute(
         parts.train, parts.heldout, len({i for row in intake.images for i in row})
     )
     report |= {"model": found.resolved, "sets": sets, "contamination": parts.contamination}
-    report["warnings"] += contamination_warnings(
-        parts.contamination, spec.data.contamination == "Remove"
-    )
+    removed = spec.data.contamination == "Remove"
+    report["warnings"] += contamination_warnings(parts.contamination, removed)
+    for name, taken in sets.items():
+        report["warnings"] += frame_warnings(taken, f"rows of {name}")
     if baselines:
         report["baselines"] = {name: model.resolved for name, model in baselines.items()}
 
+    judged = {name: of["rows"] for name, of in parts.contamination["sets"].items()}
+    chain_findings = Findings(judged, "chain")
     if sources.chains:
         held_images = {image for row in held for image in intake.images[row]}
         taken = _take_in_chains(
-            config, context, model, sources.chains, quality, held_images, screen
+            config, context, model, sources.chains, quality, held_images, screen, chain_findings
         )
-        report["chains"] = taken
+        report["chains"] = taken | {"contamination": chain_findings.figures()}
+        report["warnings"] += contamination_warnings(
+            chain_findings.figures(), removed, "chains of sft.chains"
+        )
         counts["chains"] = taken["rows"]
     for warning in report["warnings"]:
         logger.warning("data: %s", warning)
@@ -286,6 +298,8 @@ def _compute(
         "badRows": str(report["badRows"]),
         "contaminatedRows": str(parts.contamination["rows"]),
     }
+    if sources.chains:
+        summary["contaminatedChains"] = str(chain_findings.rows)
     return outputs, summary
 
 
@@ -322,6 +336,7 @@ def _take_in_chains(
     quality: Path,
     held_images: set[ImageHash],
     screen: Screen,
+    findings: Findings,
 ) -> dict[str, int]:
     """Chains about held-out images are left out: evaluation must not see what SFT has seen. Those
     that only look like it are left out where training rows are."""
@@ -338,7 +353,7 @@ def _take_in_chains(
             _ticker(context, "reading chains"),
         )
     _refuse_too_many_bad(config, context, intake, quality, "sft.chains", sources)
-    left_out = contaminated = 0
+    left_out = 0
     with (
         RowWriter(scratch / "chains", AnnotatedRow) as writer,
         (quality / _CONTAMINATION).open("a") as lines,
@@ -347,22 +362,19 @@ def _take_in_chains(
             if not held_images.isdisjoint(images):
                 left_out += 1
                 continue
-            matches = screen.check(row)
-            contaminated += bool(matches)
-            for match in matches:
-                lines.write(json.dumps({"chain": row.id, **match.figures()}) + "\n")
-            if not matches or config.spec.data.contamination == "Report":
+            if admit(row, screen, findings, config.spec.data, lines.write):
                 writer.write(row)
     if writer.rows == 0:
         raise ConfigurationError(
             Reason.INVALID_DATA,
-            f"sft.chains: none of {intake.quality.rows} good rows is about a training image; give "
-            "chains for more images, or lower data.holdout.fraction",
+            f"sft.chains: none of {intake.quality.rows} good rows is about a training image that "
+            f"may be trained on: {left_out} are about held-out images, and data.contamination "
+            f"removes {findings.rows} that share an image or a text with rows that are judged; "
+            "give chains for more images, or lower data.holdout.fraction",
         )
     return {
         "rows": writer.rows,
         "leftOutAsHeldOut": left_out,
-        "contaminated": contaminated,
         "badRows": intake.quality.bad_rows,
     }
 

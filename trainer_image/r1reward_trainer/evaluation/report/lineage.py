@@ -45,7 +45,7 @@ def settings(config: RunConfig, ran: Mapping[str, str]) -> list[Setting]:
             "Held out",
             f"{spec.data.holdout.fraction:g} of the images, seed {spec.data.holdout.seed}",
         ),
-        *_contamination(spec, ran.get("contaminatedRows", "0")),
+        *_contamination(spec, ran),
         *_training(spec, ran),
         (
             "Evaluation",
@@ -59,18 +59,20 @@ def settings(config: RunConfig, ran: Mapping[str, str]) -> list[Setting]:
     return [Setting(name=name, value=value) for name, value in lines]
 
 
-def _contamination(spec: R1RewardJobSpec, rows: str) -> list[tuple[str, str]]:
-    if rows == "0":
-        return []
+def _contamination(spec: R1RewardJobSpec, ran: Mapping[str, str]) -> list[tuple[str, str]]:
     then = (
         "were left out" if spec.data.contamination == "Remove" else "were trained on all the same"
     )
     return [
         (
-            "Contamination",
-            f"{rows} training rows look like rows that are judged here, or share their text; "
-            f"they {then}",
+            name,
+            f"{rows} {what} look like rows that are judged here, or share their text; they {then}",
         )
+        for name, what, rows in (
+            ("Contamination", "training rows", ran.get("contaminatedRows", "0")),
+            ("Contamination of SFT", "chains of sft.chains", ran.get("contaminatedChains", "0")),
+        )
+        if rows != "0"
     ]
 
 
