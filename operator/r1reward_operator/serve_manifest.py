@@ -76,7 +76,7 @@ def manifest(
         spec = R1RewardJobSpec.model_validate(job["spec"])
         status = R1RewardJobStatus.model_validate(job.get("status") or {})
         template = R1RewardRuntimeSpec.model_validate(runtime["spec"])
-        in_force = effective_runtime(template, spec)
+        in_force = effective_runtime(template, spec, begun=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))

@@ -16,13 +16,21 @@ class Refused(Exception):
         self.message = message
 
 
-def effective_runtime(runtime: R1RewardRuntimeSpec, spec: R1RewardJobSpec) -> R1RewardRuntimeSpec:
+def effective_runtime(
+    runtime: R1RewardRuntimeSpec, spec: R1RewardJobSpec, begun: bool = False
+) -> R1RewardRuntimeSpec:
     """The runtime with the job's overrides applied and its limits checked.
+
+    Args:
+        runtime: the platform's template.
+        spec: the job's.
+        begun: the job has begun. From then on replicas may be raised, and stop at the limit
+            where they pass it: that must not cost a job what it has computed.
 
     Raises:
         Refused: naming the field and the remedy.
     """
-    _check_limits(runtime, spec)
+    _check_limits(runtime, spec, begun)
     roles = dict(runtime.roles)
     for role, override in spec.overrides.roles.items():
         roles[role] = _overridden(runtime, role, override)
@@ -87,25 +95,38 @@ def _require(runtime: R1RewardRuntimeSpec, name: str, field: str) -> None:
         )
 
 
-def _check_limits(runtime: R1RewardRuntimeSpec, spec: R1RewardJobSpec) -> None:
-    limits = runtime.limits
-    asked = [("spec.evaluate.rolloutReplicas", spec.evaluate.rollout_replicas)]
-    if spec.rl is not None:
-        asked.append(("spec.rl.rollout.replicas", spec.rl.rollout.replicas))
-        judge = spec.rl.verifier.judge
-        if judge is not None and judge.model is not None:
-            asked.append(("spec.rl.verifier.judge.replicas", judge.replicas))
-    rules = [(field, value, limits.rollout_replicas) for field, value in asked]
-    if spec.sft is not None and spec.sft.workers is not None:
-        rules.append(("spec.sft.workers", spec.sft.workers, limits.workers))
-    if spec.rl is not None:
-        if spec.rl.workers is not None:
-            rules.append(("spec.rl.workers", spec.rl.workers, limits.workers))
-        verifier = spec.rl.verifier.replicas
-        rules.append(("spec.rl.verifier.replicas", verifier, limits.verifier_replicas))
-    for field, value, limit in rules:
+def _check_limits(runtime: R1RewardRuntimeSpec, spec: R1RewardJobSpec, begun: bool) -> None:
+    for field, value, limit in _workers(runtime, spec) + ([] if begun else _servers(runtime, spec)):
         if value > limit:
             raise Refused(
                 Reason.INVALID_SPEC,
                 f"{field} is {value}; the runtime allows at most {limit}",
             )
+
+
+_Rule = tuple[str, int, int]
+"""A field, its value and the most that it may be."""
+
+
+def _workers(runtime: R1RewardRuntimeSpec, spec: R1RewardJobSpec) -> list[_Rule]:
+    limit = runtime.limits.workers
+    rules: list[_Rule] = []
+    if spec.sft is not None and spec.sft.workers is not None:
+        rules.append(("spec.sft.workers", spec.sft.workers, limit))
+    if spec.rl is not None and spec.rl.workers is not None:
+        rules.append(("spec.rl.workers", spec.rl.workers, limit))
+    return rules
+
+
+def _servers(runtime: R1RewardRuntimeSpec, spec: R1RewardJobSpec) -> list[_Rule]:
+    limits = runtime.limits
+    most = limits.rollout_replicas
+    rules = [("spec.evaluate.rolloutReplicas", spec.evaluate.rollout_replicas, most)]
+    if spec.rl is None:
+        return rules
+    rules.append(("spec.rl.rollout.replicas", spec.rl.rollout.replicas, most))
+    verifier = spec.rl.verifier
+    if verifier.judge is not None and verifier.judge.model is not None:
+        rules.append(("spec.rl.verifier.judge.replicas", verifier.judge.replicas, most))
+    rules.append(("spec.rl.verifier.replicas", verifier.replicas, limits.verifier_replicas))
+    return rules

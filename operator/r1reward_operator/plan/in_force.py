@@ -33,7 +33,8 @@ def runtime_in_force(s: Situation) -> R1RewardRuntimeSpec:
         if found.waiting:
             raise Missing(found.problem)
         raise Refused(Reason.INVALID_SPEC, found.problem)
-    runtime = effective_runtime(found.spec, s.spec)
+    begun = s.stage is not Stage.PREPARE or s.attempt > 0
+    runtime = effective_runtime(found.spec, s.spec, begun)
     images = runtime.images
     first = trainer_image(_revision(s, Stage.PREPARE, s.stages[Stage.PREPARE].attempt))
     if s.stage is not Stage.PREPARE and first is not None:

@@ -376,6 +376,24 @@ def test_replicas_that_grow_beyond_the_runtimes_limit_stop_there_while_the_stage
     assert simulation.stage(Stage.RL)["phase"] == "Running"
 
 
+def test_replicas_beyond_the_limit_cost_a_job_that_has_begun_nothing():
+    simulation = at_rl()
+    simulation.spec["rl"]["rollout"]["replicas"] = 900
+    simulation.spec["evaluate"]["rolloutReplicas"] = 900
+    simulation.fail(Stage.RL, FailureClass.INFRASTRUCTURE)
+    simulation.collect()
+    simulation.tick(300)
+    most = simulation.runtime["limits"]["rolloutReplicas"]
+    assert simulation.stage(Stage.RL)["phase"] == "Starting"
+    assert simulation.children["Deployment", "vlm-rl-2-rollout"]["spec"]["replicas"] == most
+    simulation.serve()
+    simulation.run()
+    simulation.succeed(Stage.RL)
+    simulation.collect()
+    assert simulation.stage(Stage.EVALUATE)["phase"] == "Starting"
+    assert simulation.children["Deployment", "vlm-evaluate-1-rollout"]["spec"]["replicas"] == most
+
+
 def test_suspend_frees_everything_and_resume_is_an_attempt_that_costs_nothing():
     simulation = at_rl()
     simulation.spec["suspend"] = True
