@@ -25,6 +25,7 @@ from r1reward_rollout.supervise import supervise
 from r1reward_rollout.tail import Tail
 from r1reward_trainer.context import StageContext
 from r1reward_trainer.environment import Environment
+from r1reward_trainer.logs.lines import OneLine
 from r1reward_trainer.logs.own import uploads_of
 from r1reward_trainer.outcome import (
     ConfigurationError,
@@ -63,10 +64,11 @@ def main() -> None:
     verbs.add_parser(_SERVE_MANIFEST, help="print what serves a finished job's model")
     arguments = parser.parse_args()
 
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(
         level=os.environ.get("R1_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
+        handlers=[handler],
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if arguments.verb == "data":  # a person's own run, not a container's

@@ -30,6 +30,7 @@ from PIL import Image
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.job import Teacher
 from r1reward_trainer.api_key import bearer
+from r1reward_trainer.logs.lines import printable
 from r1reward_trainer.outcome import ConfigurationError, InfrastructureError
 from r1reward_trainer.retry_after import retry_after
 from r1reward_trainer.service_url import usable
@@ -293,7 +294,7 @@ class TeacherClient:
     def _excerpt(self, raw: bytes) -> str:
         """The beginning of what the service says, on one line."""
         words = " ".join(raw[:_ERROR_BYTES].decode(errors="replace").split())
-        return self._without_key(words)[:_ERROR_CHARACTERS]
+        return printable(self._without_key(words)[:_ERROR_CHARACTERS])
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._secret, "***") if self._secret else text

@@ -166,3 +166,12 @@ def test_a_table_of_values_that_python_cannot_hold_is_refused_with_its_name(
     pq.write_table(pa.table({"a": column}), tmp_path / "x.parquet")
     with pytest.raises(ConfigurationError, match=r"x\.parquet cannot be read as Parquet"):
         read(tmp_path / "x.parquet")
+
+
+def test_the_name_of_a_column_forges_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"q\n2026-01-01 ERROR r1: forged\x1b[2J": ["x"]}), path)
+    ((_, fault),) = files.read(path, "rows.parquet", ("a",), ("a",))
+    assert isinstance(fault, BadRecord)
+    assert str(fault).isprintable()
+    assert "ERROR r1: forged" in str(fault)

@@ -205,6 +205,14 @@ def test_an_unknown_model_is_final_at_once() -> None:
     assert "model gpt not found" in error.message
 
 
+def test_what_the_teacher_says_steers_no_terminal() -> None:
+    said = Reply(status=404, body="\x1b[2J\x07\u202eno model".encode())
+    (error,), _ = ask(lambda n, body: said)
+    assert isinstance(error, ConfigurationError)
+    assert error.message.isprintable()
+    assert "no model" in error.message
+
+
 def test_an_answer_that_repeats_the_key_is_kept_without_it() -> None:
     key = "sk-0123456789abcdef"
     echo = Reply(f"<think>Bearer {key}</think><answer>1</answer>")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from r1reward_api.reasons import Reason
 from r1reward_trainer.data.schema import BadReason, BadRecord, Record
+from r1reward_trainer.logs.lines import printable
 from r1reward_trainer.outcome import ConfigurationError
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
@@ -67,7 +68,7 @@ def _parquet(path: Path, uri: str, columns: Sequence[str], required: Sequence[st
                 fault = BadRecord(
                     BadReason.MISSING_FIELD,
                     f"the file has no column {', '.join(absent)}; its columns are "
-                    f"{', '.join(names)[:_SHOWN_CHARACTERS]}",
+                    f"{printable(', '.join(names)[:_SHOWN_CHARACTERS])}",
                 )
                 yield from zip(numbers, repeat(fault, file.metadata.num_rows), strict=False)
                 return
