@@ -245,6 +245,12 @@ def test_a_body_that_is_too_long_is_refused(site: Site):
     assert ask(url, "1", "x" * 1000).status_code == 413
 
 
+def test_a_body_that_never_finds_room_is_not_to_be_sent_again(site: Site):
+    url = site.front(site.server(), limits=Limits(body_bytes=1000, bodies_bytes=500))
+    assert ask(url, "1", "x" * 600).status_code == 413
+    assert ask(url, "1", "2").status_code == 200
+
+
 def test_bodies_that_are_too_long_together_are_refused(site: Site):
     server = site.server()
     url = site.front(server, limits=Limits(body_bytes=1000, bodies_bytes=1500))

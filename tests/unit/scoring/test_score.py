@@ -22,7 +22,7 @@ from PIL import Image
 from r1reward_trainer.scoring import cli
 from r1reward_trainer.scoring.batch import CHUNK_ROWS
 from r1reward_trainer.scoring.places import Limits
-from tests.unit.rollout.asking import eventually
+from tests.unit.rollout.asking import eventually, in_background
 from tests.unit.rollout.protocol_server import JOB_UID, TOKEN
 from tests.unit.scoring.conftest import CLIENT_TOKEN, DIGEST, RULES, JudgeServer, Site
 from tests.unit.scoring.served import served_config
@@ -266,6 +266,28 @@ def test_a_front_that_is_full_or_starting_is_waited_for(site: Site, r1: Runner):
     server.folder = "/models/base"
     out, _ = running.communicate(timeout=100)
     assert json.loads(out)["rows"] == 4
+
+
+def test_a_front_that_stays_full_outlasts_the_patience_and_ends_the_run_at_last(
+    site: Site, r1: Runner
+):
+    server = site.server()
+    url = site.front(server, limits=Limits(in_flight=2))
+    server.hold()
+    body = {"question": "q", "answers": ["1", "2"]}
+    headers = {"Authorization": f"Bearer {CLIENT_TOKEN}"}
+    other = in_background(
+        lambda: httpx.post(f"{url}/v1/score", json=body, headers=headers, timeout=100)
+    )
+    eventually(lambda: "in_flight 2.0" in httpx.get(f"{url}/metrics").text)
+    given = jsonl(r1.folder / "in.jsonl", [pair(1)])
+    flags = ("--front", url, "--patience-seconds", "0.1")
+    done = r1.run(given, *flags, "--full-seconds", "3")
+    assert (done.returncode, "no scores for 3 s" in done.stderr) == (75, True), done.stderr
+    assert "answers 429" in done.stderr
+    server.release()
+    assert other.result(30).status_code == 200
+    assert r1.score(given, *flags)["rows"] == 1
 
 
 def test_a_model_that_stays_out_ends_the_run_and_keeps_what_is_done(site: Site, r1: Runner):

@@ -82,3 +82,15 @@ def test_a_front_that_is_not_there_is_out(token: Path):
         pass
     with pytest.raises(Busy, match="ConnectError"):
         ask(Target(url, token), lambda scorer: scorer.score(PAIR))
+
+
+def test_who_is_no_front_is_named_as_such(token: Path):
+    page = b"<html>Welcome</html>"
+
+    def behave(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(page) + page)
+
+    with raw_server(behave) as url:
+        for work in (lambda scorer: scorer.score(PAIR), lambda scorer: scorer.model()):
+            with pytest.raises(ConfigurationError, match=r"no scoring front .*: <html>Welcome"):
+                ask(Target(url, token), work)

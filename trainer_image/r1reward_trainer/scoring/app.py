@@ -76,7 +76,8 @@ def create_app(
     app.add_middleware(
         Guard,
         token=token,
-        max_body_bytes=front.limits.body_bytes,
+        # A body that never finds room is too long, and not to be sent again.
+        max_body_bytes=min(front.limits.body_bytes, front.limits.bodies_bytes),
         open_paths=OPEN_PATHS,
         max_bodies_bytes=front.limits.bodies_bytes,
     )

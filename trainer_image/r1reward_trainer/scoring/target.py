@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
+from pydantic import ValidationError
 
+from r1reward_api.base import ApiModel
 from r1reward_api.constants import ROLLOUT_PORT
 from r1reward_api.reasons import Reason
 from r1reward_trainer.api_key import bearer
@@ -20,6 +23,8 @@ from r1reward_trainer.scoring.asking import Busy, Failed, Full, Scorer
 from r1reward_trainer.scoring.items import BadItem
 from r1reward_trainer.scoring.protocol import ModelInfo, ScoreRequest, ScoreResponse, calls
 from r1reward_trainer.service_url import usable
+
+M = TypeVar("M", bound=ApiModel)
 
 _CONNECT_SECONDS = 10.0
 _RESPONSE_BYTES = 1 << 20
@@ -119,7 +124,7 @@ class _Front:
             raise Busy(str(error)) from error
         except AnswerTooLong as error:
             raise ProgramError(Reason.PROGRAM_ERROR, f"{self._http.base_url}: {error}") from error
-        return ModelInfo.model_validate_json(answer)
+        return self._read(ModelInfo, answer)
 
     async def score(self, request: ScoreRequest) -> ScoreResponse:
         body = request.model_dump_json(by_alias=True)
@@ -128,7 +133,18 @@ class _Front:
             answer = await self._call("POST", "/v1/score", body, most)
         except AnswerTooLong as error:  # it would come again: the model answers alike
             raise BadItem(f"{self._http.base_url}: {error}") from error
-        return ScoreResponse.model_validate_json(answer)
+        return self._read(ScoreResponse, answer)
+
+    def _read(self, kind: type[M], answer: bytes) -> M:
+        try:
+            return kind.model_validate_json(answer)
+        except ValidationError as error:
+            shown = answer[:_SHOWN_BYTES].decode(errors="replace")
+            raise ConfigurationError(
+                Reason.INVALID_SPEC,
+                f"--front {self._http.base_url} answers as no scoring front of this version does: "
+                f"{shown}",
+            ) from error
 
     async def _call(self, method: str, path: str, body: str | None, most: int) -> bytes:
         headers = {} if body is None else {"Content-Type": "application/json"}
