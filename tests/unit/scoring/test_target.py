@@ -77,6 +77,13 @@ def test_a_status_says_whose_fault_it_is(token: Path, status: int, kind: type[Ex
             assert found.value.seconds == 7
 
 
+@pytest.mark.parametrize("url", ["https://host:8000", "http://host:8000/v1"])
+def test_vllm_is_not_asked_otherwise_than_told(token: Path, url: str):
+    target = Target(url, token, run_config=token, model=token)
+    with pytest.raises(ConfigurationError, match="must look like http://host:port"):
+        ask(target, lambda scorer: scorer.model())
+
+
 def test_a_front_that_is_not_there_is_out(token: Path):
     with raw_server(lambda connection: connection.close()) as url:
         pass

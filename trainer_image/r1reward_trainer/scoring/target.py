@@ -99,6 +99,12 @@ async def connected(target: Target) -> AsyncIterator[Scorer]:
             yield _Front(http, target.deadline_seconds)
         return
     address = httpx.URL(url)
+    if address.scheme != "http" or address.path != "/":
+        raise ConfigurationError(
+            Reason.INVALID_SPEC,
+            f"--vllm {target.url!r}: a rollout server has neither TLS nor paths, so it is asked "
+            "otherwise than this says; it must look like http://host:port",
+        )
     from r1reward_trainer.scoring.direct import server_itself  # torch, which fronts need not
 
     async with server_itself(
