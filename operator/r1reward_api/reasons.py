@@ -104,7 +104,7 @@ class Reason(StrEnum):
     ARTIFACT_CORRUPT = "ArtifactCorrupt"
     """An object differs from its manifest."""
     STALE_WRITER = "StaleWriter"
-    """Another attempt has written the checkpoint pointer since."""
+    """Another pod has taken over the checkpoints, or the folder of the job, since."""
     TEACHER_DENIED = "TeacherDenied"
     """The teacher refuses the API key."""
     TEACHER_UNAVAILABLE = "TeacherUnavailable"
