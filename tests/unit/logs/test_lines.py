@@ -2,6 +2,7 @@
 """What a message shows of data and of other services is one line of the log."""
 
 import logging
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ FORGED = "x\r\n2026-01-01 00:00:00,000 ERROR r1: forged\x1b[2J\x9b31m\u2028\u202
 def test_a_name_out_of_an_argument_neither_ends_its_line_nor_steers_the_terminal() -> None:
     command = [sys.executable, "-m", "r1reward_trainer", "score", f"{FORGED}.jsonl"]
     command += ["--output", "scores", "--front", "http://127.0.0.1:9", "--token-file", "token"]
-    ended = subprocess.run(command, capture_output=True, timeout=250)
+    environment = {**os.environ, "PYTHONPATH": "operator:trainer_image"}
+    ended = subprocess.run(command, env=environment, capture_output=True, timeout=250)
     assert ended.returncode
     (line,) = [line for line in ended.stderr.decode().split("\n") if "forged" in line]
     assert line.isprintable()
