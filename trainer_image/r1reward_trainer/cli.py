@@ -25,7 +25,7 @@ from r1reward_rollout.supervise import supervise
 from r1reward_rollout.tail import Tail
 from r1reward_trainer.context import StageContext
 from r1reward_trainer.environment import Environment
-from r1reward_trainer.logs.lines import OneLine
+from r1reward_trainer.logs.lines import OneLine, printable
 from r1reward_trainer.logs.own import uploads_of
 from r1reward_trainer.outcome import (
     ConfigurationError,
@@ -235,7 +235,7 @@ def _failure(stage: Stage, config: RunConfig | None, error: StageError) -> Termi
         outcome="Failed",
         failure_class=FailureClass(error.failure_class),
         reason=error.reason,
-        message=error.message[:1400],
+        message="\n".join(map(printable, error.message.splitlines()))[:1400],
     )
 
 

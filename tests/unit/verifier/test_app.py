@@ -2,15 +2,19 @@
 """The verifier as the trainer sees it: over HTTP, with a judge over HTTP."""
 
 import base64
+import contextlib
 import random
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import pytest
 
 from r1reward_api.resource.training import Algorithm
 from r1reward_trainer.render import chain
+from r1reward_trainer.verifier import listening
 from r1reward_trainer.verifier.circuit import Circuit
 from r1reward_trainer.verifier.listening import HEADER_BYTES
 from tests.unit.verifier.conftest import TOKEN
@@ -364,6 +368,48 @@ def test_headers_without_end_are_refused_before_they_fill_the_memory(verifier):
         except ConnectionError:  # closed with bytes unread, whose reset outran the answer
             answer = b""
     assert answer[:13] in (b"", b"HTTP/1.1 400 ")
+
+
+def test_a_model_name_that_no_request_can_hold_breaks_nothing(verifier, judge_stub):
+    judge_stub.models = ["the-\ud800judge"]
+    (answer,) = rewards(verifier(judge_stub, model=None), (chain(1, "Response 1"), 1))["rewards"]
+    assert answer["judge"] == "match"
+    assert judge_stub.calls[-1]["model"] == "the-?judge"
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /health HTTP/1.1\r\nHost: any\r\n\r\n"])
+def test_headers_that_come_byte_by_byte_are_not_waited_for(monkeypatch, verifier, begun):
+    monkeypatch.setattr(listening, "HEADER_SECONDS", 0.3)
+    url = httpx.URL(verifier())
+    gone = threading.Event()
+    with socket.create_connection((url.host, url.port), timeout=20) as client:
+
+        def drip() -> None:
+            client.sendall(begun + b"GET /health HTTP/1.1\r\nX: ")
+            while not gone.wait(0.05):
+                with contextlib.suppress(OSError):
+                    client.sendall(b"x")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            with contextlib.suppress(ConnectionResetError):
+                while client.recv(1000):
+                    pass
+        finally:
+            gone.set()
+            dripping.join()
+
+
+def test_a_judge_may_take_longer_than_headers_may(monkeypatch, verifier, judge_stub):
+    monkeypatch.setattr(listening, "HEADER_SECONDS", 0.3)
+    judge_stub.behaviour = lambda question, nth: replace(honest(question, nth), trickle=0.01)
+    url = verifier(judge_stub)
+    with httpx.Client(headers=AUTHORISED) as client:
+        for text in ("Response 1", "so Response 1"):
+            samples = [{"id": "a", "response": chain(1, text), "gold": 1}]
+            answer = client.post(f"{url}/v1/rewards", json={"samples": samples}, timeout=30)
+            assert answer.json()["rewards"][0]["consistency"] == 1
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -2,13 +2,13 @@
 """Whether prompts can be made for a model, and whether a row's fits into the lengths allowed."""
 
 import io
-import unicodedata
 from pathlib import Path
 
 from PIL import Image
 
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.job import DataSpec
+from r1reward_trainer.data.normal_form import is_crowded, normalized
 from r1reward_trainer.data.rows import AnnotatedRow, Row
 from r1reward_trainer.data.schema import BadReason, BadRecord
 from r1reward_trainer.outcome import ConfigurationError
@@ -16,6 +16,8 @@ from r1reward_trainer.render import PromptTooLong, Renderer
 
 _FEWEST_PIXELS_PER_TOKEN = 14 * 14
 """No vision tower in use spends more than one token on a patch of this size."""
+_NFC_GROWTH = 3
+"""No text in UTF-8 is longer than so many times its length after NFC (Unicode's FAQ)."""
 
 
 def check_rendering(model: Path, name: str, data: DataSpec) -> None:
@@ -114,4 +116,7 @@ class ChainCheck:
 def _most_tokens(text: str) -> int:
     """No text has more tokens than this: each covers at least a byte, of the text or of its
     composed form (NFC), which a tokenizer may read instead and which can be the longer one."""
-    return max(len(text.encode()), len(unicodedata.normalize("NFC", text).encode()))
+    written = len(text.encode())
+    if is_crowded(text):
+        return _NFC_GROWTH * written
+    return max(written, len(normalized("NFC", text).encode()))

@@ -209,9 +209,8 @@ def _value(record: Record, name: str) -> Any:
 
 def _identifier(record: Record, name: str) -> str:
     value = _value(record, name)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    text = _text(record, name)
+    number = isinstance(value, int) and not isinstance(value, bool)
+    text = str(value) if number else _text(record, name)
     if len(text.encode()) > MAX_ID_BYTES:
         raise BadRecord(BadReason.TEXT_TOO_LONG, f"{name} has more than {MAX_ID_BYTES} bytes")
     return text

@@ -3,12 +3,13 @@
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+
+from r1reward_trainer.data.normal_form import normalized
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -42,7 +43,7 @@ def _of_one(text: str) -> Hashes:
 
 def _plain(text: str) -> str:
     """The same for all forms in which Unicode can write the same text."""
-    return unicodedata.normalize("NFKC", text).casefold()
+    return normalized("NFKC", text).casefold()
 
 
 @lru_cache(maxsize=1 << 16)

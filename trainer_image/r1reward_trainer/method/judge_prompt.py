@@ -23,8 +23,9 @@ ANSWER_ATTEMPTS = 3
 """How often the judge is asked before its answer counts as unknown; as the released code."""
 
 _ANSWER = re.compile(r"(?:output\s*:\s*)?([01])\.?", re.IGNORECASE)
-_HARMLESS = str.maketrans({"<": "‹", ">": "›", "[": "［", "]": "］"})
-"""Chat templates write their control tokens with these: <|im_end|>, </s>, [INST]."""
+_HARMLESS = str.maketrans("<＜﹤>＞﹥[［﹇]］﹈", "‹‹‹›››⟦⟦⟦⟧⟧⟧")
+"""Chat templates write their control tokens with brackets: <|im_end|>, </s>, [INST]. The wide and
+the small ones are the same to a tokenizer that reads NFKC; what stands for them is not."""
 _IGNORABLE = (
     *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810)),
     *(0x3164, *range(0xFE00, 0xFE10), 0xFFA0, *range(0xE0100, 0xE01F0)),

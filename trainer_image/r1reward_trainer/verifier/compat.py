@@ -196,6 +196,8 @@ def response_of(query: str, prompt: str) -> str:
     stop = len(response)  # an index: cutting the text itself would copy it for each end
     while end := next((e for e in _ENDS if response.endswith(e, 0, stop)), ""):
         stop -= len(end)
+        while stop and response[stop - 1] == "\n":  # a body may be nothing else
+            stop -= 1
     return response[:stop]
 
 

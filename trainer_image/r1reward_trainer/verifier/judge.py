@@ -26,6 +26,7 @@ from r1reward_trainer.service_url import usable
 from r1reward_trainer.verifier.cache import JudgementCache
 from r1reward_trainer.verifier.circuit import Circuit
 from r1reward_trainer.verifier.metrics import VerifierMetrics
+from r1reward_trainer.verifier.protocol import as_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -318,7 +319,7 @@ class Judge:
         if self._model is None:
             listing = await self._request("GET", "/models", None)
             try:
-                model = str(listing["data"][0]["id"])
+                model = as_unicode(str(listing["data"][0]["id"]))
             except (KeyError, IndexError, TypeError) as error:
                 raise JudgeFailed(
                     "it lists no model: set rl.verifier.judge.endpointModel", retry_after=0.0
