@@ -175,13 +175,20 @@ def _newer(observed: Observed, now: datetime) -> Plan:
     status = observed.status
     if status.completion_time is not None:
         return Plan()
-    blocked = Blocked(Reason.DEPENDENCY, observed.problem)
-    verdict = Verdict(text="", blocked=blocked)
+    before = _by_type(status)
+    suspended = before.get(ConditionType.SUSPENDED)
+    verdict = Verdict(
+        text=observed.problem,
+        suspended=suspended is not None and suspended.status == "True",
+        blocked=Blocked(Reason.DEPENDENCY, observed.problem),
+        gated=ConditionType.GATES_PASSED in before,
+        gates=gates.read(status.summary),
+    )
     after = status.model_copy(
         update={
-            "conditions": conditions(verdict, _by_type(status), observed.generation, now),
+            "conditions": conditions(verdict, before, observed.generation, now),
             "observed_generation": observed.generation,
-            "phase": ConditionType.BLOCKED.value,
+            "phase": status.phase if verdict.suspended else ConditionType.BLOCKED.value,
         }
     )
     return Plan(status=_wire(after), events=news(status, after))
@@ -198,10 +205,16 @@ def _invalid(observed: Observed, now: datetime) -> Plan:
     deletions, wait = leftovers(observed, stages, True, now)
     if over:
         return Plan(deletions=deletions, requeue_after=wait)
-    verdict = Verdict(text="", failed=(Reason.INVALID_SPEC, observed.problem))
+    known = _by_type(before)
+    verdict = Verdict(
+        text="",
+        failed=(Reason.INVALID_SPEC, observed.problem),
+        gated=ConditionType.GATES_PASSED in known,
+        gates=gates.read(before.summary),
+    )
     after = before.model_copy(
         update={
-            "conditions": conditions(verdict, _by_type(before), observed.generation, now),
+            "conditions": conditions(verdict, known, observed.generation, now),
             "observed_generation": observed.generation,
             "phase": StagePhase.FAILED.value,
             "completion_time": format_time(now),

@@ -278,18 +278,23 @@ def test_a_server_that_cannot_start_before_the_user_changes_something_fails_the_
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("message", "said"),
     [
-        "StorageDenied: bucket reward-models: access denied",
-        told(FailureClass.CONFIGURATION, "StorageDenied", "of another attempt", attempt=7),
+        (
+            "StorageDenied: bucket reward-models: access denied",
+            ": StorageDenied: bucket reward-models: access denied",
+        ),
+        (told(FailureClass.CONFIGURATION, "StorageDenied", "of another attempt", attempt=7), ""),
     ],
     ids=["the end of its log", "a message of another attempt"],
 )
-def test_a_server_that_leaves_no_message_of_its_attempt_is_judged_by_its_exit_code(message: str):
+def test_a_server_that_leaves_no_message_of_its_attempt_is_judged_by_its_exit_code(
+    message: str, said: str
+):
     simulation = with_ended_init_container(78, message)
     failed = simulation.condition("Failed")
     assert failed["reason"] == "ConfigurationError"
-    assert "container fetch-model ended with exit code 78: " in failed["message"]
+    assert f"container fetch-model ended with exit code 78{said}; when that" in failed["message"]
     assert simulation.stage(Stage.RL)["reason"] == "ConfigurationError"
 
 
@@ -580,6 +585,25 @@ def test_a_job_at_work_whose_spec_fits_no_model_any_more_fails_and_holds_nothing
     simulation.carry_out(with_a_spec_of_no_model(simulation))
     assert simulation.worker() is None, "its pods hold GPUs"
     assert simulation.status == before
+
+
+@pytest.mark.parametrize("suspended", [True, False])
+def test_an_upgrade_in_between_hides_no_condition(suspended: bool):
+    simulation = at_rl()
+    simulation.spec["evaluate"] = {"gates": [{"metric": "Accuracy", "minimum": 0.5}]}
+    simulation.spec["suspend"] = suspended
+    simulation.tick()
+    before = {kind: simulation.condition(kind) for kind in ("Suspended", "GatesPassed")}
+    phase = simulation.status["phase"]
+    problem = "spec.evaluate.x: of a newer CRD"
+    newer = replace(simulation.observed(), spec=None, newer=True, problem=problem)
+    simulation.carry_out(plan(newer, simulation.now + timedelta(hours=1), SETTINGS))
+    after = {kind: simulation.condition(kind) for kind in before}
+    assert {k: (c["status"], c["lastTransitionTime"]) for k, c in after.items()} == {
+        k: (c["status"], c["lastTransitionTime"]) for k, c in before.items()
+    }
+    assert simulation.status["phase"] == (phase if suspended else "Blocked")
+    assert problem in simulation.condition("Ready")["message"]
 
 
 def test_a_job_that_has_succeeded_stays_so_whatever_becomes_of_its_spec():
