@@ -564,7 +564,8 @@ def test_a_runtime_that_does_not_fit_any_more_ends_nothing_that_waits(trouble: s
     if trouble == "gone":
         simulation.has_runtime = False
     else:
-        simulation.runtime = {**simulation.runtime, "limits": {"rolloutReplicas": 1}}
+        simulation.spec["sft"] = {**simulation.spec["sft"], "workers": 2}
+        simulation.runtime = {**simulation.runtime, "limits": {"workers": 1}}
     simulation.tick()
     stage = simulation.stage(Stage.RL)
     assert (stage["phase"], stage["attempt"]) == ("Starting", 1)
