@@ -109,7 +109,7 @@ class ProtocolServer:
     def __post_init__(self) -> None:
         self.gate = asyncio.Event()
         self.gate.set()
-        self._prepared: dict[str, str] = {}
+        self._prepared: dict[str, dict[str, Any]] = {}
         self._updating: str | None = None
         self._running = asyncio.Event()
         self._running.set()
@@ -239,7 +239,7 @@ class ProtocolServer:
             return 200, {"success": True}
         elif path == "/update_weights":
             info = parse_update_info(body["update_info"])
-            if self._prepared.get(info.key) != "ready" or self._running.is_set():
+            if self._prepared.get(info.key, {}).get("state") != "ready" or self._running.is_set():
                 return 500, {"error": "not prepared, or not paused"}
             self._updating = info.version
         elif path == "/finish_weight_update":
@@ -252,21 +252,17 @@ class ProtocolServer:
         if method == "r1_prepare_weights":
             info = parse_update_info(json.loads(argument))
             version = info.version
-            self._prepared[info.key] = (
-                self.misfits.get(version)
-                or self.unserved.get(version)
-                or self.refuses.get(version, "ready")
-            )
+            misfit, unserved = self.misfits.get(version), self.unserved.get(version)
+            error = misfit or unserved or self.refuses.get(version)
+            self._prepared[info.key] = {
+                "key": info.key,
+                "state": "failed" if error else "ready",
+                "error": error,
+                "misfit": misfit is not None,
+                "notServed": unserved is not None,
+            }
             return {"key": info.key, "state": "preparing", "error": None}
-        outcome = self._prepared[argument]
-        failed = outcome != "ready"
-        return {
-            "key": argument,
-            "state": "failed" if failed else "ready",
-            "error": outcome if failed else None,
-            "misfit": outcome in self.misfits.values(),
-            "notServed": outcome in self.unserved.values(),
-        }
+        return self._prepared[argument]
 
     async def _generate(self, body: dict[str, Any]) -> tuple[int, Any]:
         self.in_flight += 1
