@@ -56,6 +56,10 @@ class Reason(StrEnum):
     QUEUED = "Queued"
     """Kueue has not admitted the workload."""
 
+    # While it is tried again, as an event
+    API_SERVER_ERROR = "APIServerError"
+    """The API server fails with one of the job's objects."""
+
     # Stopped by the user
     SUSPENDED = "Suspended"
     """spec.suspend is true."""

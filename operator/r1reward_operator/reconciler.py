@@ -5,13 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from r1reward_operator.apply import apply, clear
+from r1reward_api.reasons import Reason
+from r1reward_operator.apply import Applied, apply, clear
 from r1reward_operator.kube.clock import Clock
+from r1reward_operator.kube.errors import Unavailable
 from r1reward_operator.kube.events import EventRecorder
 from r1reward_operator.kube.writer import Writer
 from r1reward_operator.metrics import Metrics
 from r1reward_operator.observe import observe
-from r1reward_operator.observed import JsonObject
+from r1reward_operator.observed import JsonObject, Observed
 from r1reward_operator.plan import Plan, Settings, plan
 from r1reward_operator.resources import R1REWARDJOBS
 from r1reward_operator.stores import Stores
@@ -55,7 +57,7 @@ class Reconciler:
             return None
         now = self.clock.now()
         wanted = plan(observed, now, self.settings)
-        applied = apply(self.writer, observed, wanted, self.new_token)
+        applied = self._apply(observed, wanted)
         if applied.obstacle is not None:
             wanted = plan(observed, now, self.settings, applied.obstacle)
         written = self._write_status(observed.job, wanted)
@@ -75,6 +77,16 @@ class Reconciler:
             # Not at once, even when its words were written: they may be others each time.
             return OBSTACLE_SECONDS
         return AGAIN_SECONDS if written or cleared or applied.changed else wanted.requeue_after
+
+    def _apply(self, observed: Observed, wanted: Plan) -> Applied:
+        try:
+            return apply(self.writer, observed, wanted, self.new_token)
+        except Unavailable as error:
+            if error.status:  # it did answer, and may for ever: nobody reads our log for that
+                reason = Reason.API_SERVER_ERROR
+                self.recorder.event(observed.job, "Warning", reason, f"tried again: {error}")
+                self.metrics.event(reason)
+            raise
 
     def _write_status(self, job: JsonObject, wanted: Plan) -> bool:
         if wanted.status is None:

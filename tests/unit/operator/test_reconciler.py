@@ -4,6 +4,8 @@
 import itertools
 from typing import Any
 
+import pytest
+
 from r1reward_api.constants import FIELD_MANAGER
 from r1reward_operator.kube.bucket import TokenBucket
 from r1reward_operator.kube.client import JsonObject, KubeClient
@@ -46,6 +48,21 @@ class Refusing(Transport):
         return self._job
 
 
+class Told(EventRecorder):
+    """Keeps what it is told."""
+
+    def __init__(self, client: KubeClient, component: str) -> None:
+        super().__init__(client, component)
+        self.told: list[tuple[str, str]] = []
+
+    def event(
+        self, regarding: Any, type: Any, reason: str, note: str, action: str = "Reconcile"
+    ) -> None:
+        """As `EventRecorder.event`."""
+        if type == "Warning":
+            self.told.append((reason, note))
+
+
 def passes(*refusals: ApiError, **others: JsonObject) -> tuple[Reconciler, Stores]:
     """A reconciler of one new job, for which a server will make nothing."""
     stores = Stores()
@@ -67,7 +84,7 @@ def passes(*refusals: ApiError, **others: JsonObject) -> tuple[Reconciler, Store
         writer=writer,
         clock=clock,
         settings=Settings(),
-        recorder=EventRecorder(client, "tests"),
+        recorder=Told(client, "tests"),
         metrics=Metrics(),
         new_token=lambda: "t",
         absent=frozenset,
@@ -111,3 +128,25 @@ def test_an_attempt_that_another_process_has_just_frozen_is_not_frozen_anew():
     for _ in range(3):
         assert reconcile("a", "job") == AGAIN_SECONDS
     assert phase(stores) == "Starting"
+
+
+def test_an_error_inside_the_server_is_told_as_an_event_and_tried_again():
+    error = Unavailable(500, "InternalError", "failed to allocate a serviceIP: range is full")
+    reconcile, stores = passes(error)
+    reconcile("a", "job")
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            reconcile("a", "job")
+    assert isinstance(reconcile.recorder, Told)
+    assert {reason for reason, _ in reconcile.recorder.told} == {"APIServerError"}
+    assert "range is full" in reconcile.recorder.told[-1][1]
+    assert phase(stores) == "Starting"
+
+
+def test_a_server_that_does_not_answer_at_all_is_nobodys_news():
+    reconcile, _ = passes(Unavailable(0, "ReadTimeoutError", "no answer"))
+    reconcile("a", "job")
+    with pytest.raises(Unavailable):
+        reconcile("a", "job")
+    assert isinstance(reconcile.recorder, Told)
+    assert reconcile.recorder.told == []
