@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The HTTP server against clients that behave badly."""
 
-import contextlib
 import socket
-import threading
 from collections.abc import Iterator
 
 import httpx
@@ -14,6 +12,7 @@ from r1reward_operator.health import health_handler
 from r1reward_operator.http import Answer, HttpServer, Request
 from r1reward_operator.kube.store import Store
 from r1reward_operator.metrics import Metrics
+from tests.dripping import drip_until_let_go
 
 
 def echo(request: Request) -> Answer:
@@ -51,24 +50,10 @@ def test_a_client_that_sends_nothing_does_not_keep_others_waiting(server: HttpSe
 def test_a_client_that_drips_its_request_is_let_go(begun: bytes):
     server = HttpServer("127.0.0.1", 0, echo, body_limit=10**6, read_seconds=0.3)
     server.start()
-    gone = threading.Event()
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
-
-        def drip() -> None:
-            client.sendall(begun)
-            while not gone.wait(0.05):
-                with contextlib.suppress(OSError):
-                    client.sendall(b"x")
-
-        dripping = threading.Thread(target=drip)
-        dripping.start()
-        try:
-            with contextlib.suppress(ConnectionResetError):
-                assert client.recv(1) == b""
-        finally:
-            gone.set()
-            dripping.join()
-            server.close()
+    try:
+        assert drip_until_let_go("127.0.0.1", server.port, begun) == b""
+    finally:
+        server.close()
 
 
 def test_probes_name_what_is_wrong_and_metrics_count_jobs_by_stage_and_phase():

@@ -2,10 +2,8 @@
 """The verifier as the trainer sees it: over HTTP, with a judge over HTTP."""
 
 import base64
-import contextlib
 import random
 import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -17,6 +15,7 @@ from r1reward_trainer.render import chain
 from r1reward_trainer.verifier import listening
 from r1reward_trainer.verifier.circuit import Circuit
 from r1reward_trainer.verifier.listening import HEADER_BYTES
+from tests.dripping import drip_until_let_go
 from tests.unit.verifier.conftest import TOKEN
 from tests.unit.verifier.judge_stub import Reply, fenced, honest, with_context
 
@@ -381,24 +380,9 @@ def test_a_model_name_that_no_request_can_hold_breaks_nothing(verifier, judge_st
 def test_headers_that_come_byte_by_byte_are_not_waited_for(monkeypatch, verifier, begun):
     monkeypatch.setattr(listening, "HEADER_SECONDS", 0.3)
     url = httpx.URL(verifier())
-    gone = threading.Event()
-    with socket.create_connection((url.host, url.port), timeout=20) as client:
-
-        def drip() -> None:
-            client.sendall(begun + b"GET /health HTTP/1.1\r\nX: ")
-            while not gone.wait(0.05):
-                with contextlib.suppress(OSError):
-                    client.sendall(b"x")
-
-        dripping = threading.Thread(target=drip)
-        dripping.start()
-        try:
-            with contextlib.suppress(ConnectionResetError):
-                while client.recv(1000):
-                    pass
-        finally:
-            gone.set()
-            dripping.join()
+    assert url.port is not None
+    answer = drip_until_let_go(url.host, url.port, begun + b"GET /health HTTP/1.1\r\nX: ")
+    assert answer.count(b"HTTP/1.1 200") == bool(begun)
 
 
 def test_a_judge_may_take_longer_than_headers_may(monkeypatch, verifier, judge_stub):

@@ -2,13 +2,14 @@
 """Whether prompts can be made for a model, and whether a row's fits into the lengths allowed."""
 
 import io
+import unicodedata
 from pathlib import Path
 
 from PIL import Image
 
 from r1reward_api.reasons import Reason
 from r1reward_api.resource.job import DataSpec
-from r1reward_trainer.data.normal_form import is_crowded, normalized
+from r1reward_trainer.data.normal_form import is_crowded
 from r1reward_trainer.data.rows import AnnotatedRow, Row
 from r1reward_trainer.data.schema import BadReason, BadRecord
 from r1reward_trainer.outcome import ConfigurationError
@@ -119,4 +120,4 @@ def _most_tokens(text: str) -> int:
     written = len(text.encode())
     if is_crowded(text):
         return _NFC_GROWTH * written
-    return max(written, len(normalized("NFC", text).encode()))
+    return max(written, len(unicodedata.normalize("NFC", text).encode()))
